@@ -1,0 +1,92 @@
+"""What is where: the in-memory form of a store and of its blobs, and the look-up.
+
+A blob's own map is `clusters[c]`, the device cluster that holds blob cluster c, or 0.
+It is read without a lock. A 0 becomes a number under the cluster's stripe lock, once the
+data are in place; a number changes back or moves to another blob only with the gate closed.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from lvolfs._native.allocator cimport allocator_t
+from lvolfs._native.device cimport device_t
+from lvolfs._native.sync cimport gate_t, pthread_cond_t, pthread_mutex_t
+
+cdef enum:
+    CLUSTERS_PER_EXTENT = 512
+    STRIPES = 64
+    # Values of `effective[c]` beside a cluster number.
+    EFFECTIVE_UNKNOWN = 0
+    EFFECTIVE_ZERO = 0xFFFFFFFF
+    EFFECTIVE_EXTERNAL = 0xFFFFFFFE
+
+
+ctypedef struct store_t:
+    device_t *dev
+    uint32_t cluster_size       # bytes
+    uint32_t page_size          # bytes of a metadata page slot
+    uint32_t md_start           # first metadata page, in page slots from 0
+    uint32_t md_len             # metadata pages
+    uint32_t total_clusters     # of the device, metadata ones too
+    uint32_t metadata_clusters  # clusters 0..n-1 hold metadata
+    bint read_only
+    bint super_marked_dirty     # super.clean = 0 is durable
+    uint32_t failed             # errno that stopped all commits, 0 if none
+    allocator_t clusters
+    allocator_t pages
+    gate_t gate                 # every data request passes it
+    pthread_mutex_t commit_lock # held by whoever writes metadata
+    pthread_mutex_t flush_lock  # guards the four below
+    pthread_cond_t flush_done
+    uint64_t commits_started
+    uint64_t commits_done
+    bint commit_running
+    int last_commit_result
+    uint32_t dirty              # something to commit since the last capture
+    blob_t *blobs               # list; changes only under commit_lock
+
+
+ctypedef struct blob_t:
+    store_t *store
+    blob_t *next
+    uint64_t id
+    uint32_t num_clusters
+    uint32_t num_extents
+    uint32_t *clusters          # num_clusters
+    uint32_t *effective         # num_clusters, or NULL when there is no parent
+    uint32_t *extent_pages      # num_extents, 0 = no page yet
+    uint8_t *extent_dirty       # num_extents
+    uint32_t table_dirty        # the chain must be rewritten at the next commit
+    blob_t *parent
+    device_t *external          # parent outside of the store
+    bint has_external           # an external parent is named; `external` NULL = missing
+    bint thin
+    bint read_only
+    bint rle                    # kept as EXTENT_RLE: no extent pages
+    uint32_t *chain             # metadata pages of the chain, root first
+    uint32_t chain_length
+    uint8_t *head               # serialized descriptors before the extent table
+    uint32_t head_length
+    uint8_t *checksums          # type-7 records (12 bytes each), or NULL
+    uint32_t checksums_length
+    uint32_t owned              # clusters[c] != 0
+    uint32_t failed             # errno of a data write that was lost, 0 if none
+    uint32_t refs               # Python objects and open lane handles
+    pthread_mutex_t stripe[STRIPES]
+    uint64_t bytes_read         # counters, relaxed atomics
+    uint64_t bytes_written
+    uint64_t reads
+    uint64_t writes
+
+
+# Where blob cluster `c` is to be read: a device cluster number, EFFECTIVE_ZERO or
+# EFFECTIVE_EXTERNAL (then *external is the device, NULL if missing).
+cdef uint32_t map_resolve(blob_t *blob, uint32_t c, device_t **external) noexcept nogil
+# Byte offset of the next data (or hole) at or after `offset` through the whole chain;
+# -ENXIO as lseek(2) does.
+cdef long map_seek(blob_t *blob, uint64_t offset, bint data) noexcept nogil
+# Bit i (LSB first) = the blob owns cluster first+i itself. Returns how many bits are set.
+cdef uint32_t map_fragmap(blob_t *blob, uint32_t first, uint32_t count, uint8_t *bits) noexcept nogil
+cdef void map_forget_effective(blob_t *blob) noexcept nogil
+
+cdef inline uint64_t blob_size(blob_t *blob) noexcept nogil:
+    return <uint64_t> blob.num_clusters * blob.store.cluster_size

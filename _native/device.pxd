@@ -1,0 +1,30 @@
+"""Where a store's bytes are: a regular file or a block device."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+
+ctypedef struct device_t:
+    int fd
+    bint is_block
+    bint read_only
+    uint32_t block_size    # logical block of the device; 512 for a regular file
+    uint64_t size          # bytes
+    uint64_t bytes_read    # counters, relaxed atomics
+    uint64_t bytes_written
+    uint64_t flushes
+
+
+# All return 0 or -errno; none returns before the whole range is done. A short read
+# (the file shrank under us) is -EIO.
+cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil
+cdef int device_pwrite(device_t *dev, const void *buf, uint64_t length, uint64_t offset) noexcept nogil
+cdef int device_flush(device_t *dev) noexcept nogil
+# Afterwards the range reads as zeros. Frees the space where the host can.
+cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
+# 1 when the range is known to be a hole of the backing file, 0 when it may hold data.
+cdef bint device_is_hole(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
+
+
+cdef class Device:
+    cdef device_t dev
+    cdef readonly str path

@@ -1,0 +1,201 @@
+"""The store in memory and its data path, as Python sees them.
+
+Errors are OSError. Nothing here knows names, xattrs or JSON: `lvolfs.blobstore` lays
+metadata out, `lvolfs.lvstore` decides what to do in which order.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, TypeAlias
+
+from lvolfs._native.device import Device
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+class Engine:
+    """Geometry, allocators, gate and commit of one open store.
+
+    Sizes are bytes, metadata pages are indices from md_start. A new Engine has its metadata
+    clusters marked used and nothing else.
+    """
+
+    device: Device
+    def __init__(
+        self,
+        device: Device,
+        *,
+        cluster_size: int,
+        page_size: int,
+        md_start: int,
+        md_len: int,
+        total_clusters: int,
+        read_only: bool = False,
+    ) -> None: ...
+    @property
+    def cluster_size(self) -> int: ...
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def md_len(self) -> int: ...
+    @property
+    def total_clusters(self) -> int: ...
+    @property
+    def metadata_clusters(self) -> int: ...
+    @property
+    def free_clusters(self) -> int: ...
+    @property
+    def free_pages(self) -> int: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def failed(self) -> int:
+        """The errno that stopped all commits, or 0."""
+
+    # -- reading metadata; changes nothing
+    def read_page(self, index: int) -> bytes:
+        """The 4096 bytes of one metadata page, unchecked."""
+    def scan_pages(self, first: int = 0, count: int | None = None) -> list[tuple[int, bytes]]:
+        """(index, 4096 bytes) of every page whose CRC is right, in order.
+
+        Reads in large batches and skips the holes of the backing file.
+        """
+    def load_extents(
+        self, pages: Sequence[int], num_clusters: int
+    ) -> tuple[bytearray, list[tuple[int, str]]]:
+        """The cluster map behind an extent table.
+
+        pages: one metadata page index per 512 clusters, 0 = none. Returns num_clusters
+        little-endian u32 and, for each extent page that is not to be trusted, (entry, why);
+        its clusters are 0.
+        """
+
+    # -- filling a fresh engine from what is on disk
+    def mark_clusters(self, clusters: Iterable[int]) -> None:
+        """Keep clusters from being handed out (damaged blobs). Marking twice is allowed."""
+    def mark_pages(self, pages: Iterable[int]) -> None: ...
+    def adopt_blob(
+        self,
+        blob_id: int,
+        *,
+        clusters: Bytes,
+        extent_pages: Sequence[int],
+        chain: Sequence[int],
+        head: Bytes,
+        checksums: Bytes = b"",
+        thin: bool,
+        read_only: bool,
+        rle: bool = False,
+        shares_with: Blob | None = None,
+    ) -> Blob:
+        """Takes a blob from disk over: marks its clusters and pages used.
+
+        Raises OSError(ERANGE) for a cluster or page past the end or inside the metadata,
+        OSError(EEXIST) for one that another blob has (unless that is `shares_with`, a blob
+        that an interrupted snapshot operation left sharing clusters with this one). On an
+        error nothing is marked.
+        """
+
+    # -- changes; between enter and exit of exclusive() only, except flush
+    def exclusive(self) -> AbstractContextManager[None]:
+        """No data request is inside, no commit runs. Flushes first, so that what is under
+        way inside is only the change itself. Not reentrant; other Python threads may wait."""
+    def create_blob(self, num_clusters: int, *, thin: bool, head: Bytes) -> Blob:
+        """A new blob in memory: claims the lowest free page as its id, and clusters if thick
+        (zeroed). OSError(ENOSPC) leaves nothing claimed. Persist it to make it exist."""
+    def persist(self, blob: Blob) -> None:
+        """Writes the blob's extent pages and chain, with barriers: data and new pages before
+        the root page, which is the commit point. Durable when it returns."""
+    def destroy(self, blob: Blob) -> None:
+        """Zeroes root and chain, barrier, then frees what the blob still owns."""
+    def discard_unpersisted(self, blob: Blob) -> None:
+        """Undoes create_blob of a blob that was never persisted."""
+    def write_superblock(self, page: Bytes) -> None:
+        """Writes 4096 bytes at 0, as given, and flushes."""
+    def flush(self) -> None:
+        """Everything written before the call is durable afterwards. Concurrent calls share
+        one commit. Raises the sticky error of a failed store."""
+    def start_flusher(self, interval: float = 1.0) -> None:
+        """A native thread that commits what is dirty every `interval` seconds."""
+    def stop_flusher(self) -> None: ...
+    def used_pages_mask(self) -> bytes:
+        """Bits only, ceil(md_len / 8) bytes, LSB first."""
+    def used_clusters_mask(self) -> bytes: ...
+    def grow(self, total_clusters: int) -> None: ...
+    def close(self) -> None:
+        """Stops the flusher and frees memory; writes nothing. Blobs become unusable."""
+
+class Blob:
+    """One blob: own cluster map and data path. Data calls release the GIL."""
+
+    engine: Engine
+    @property
+    def id(self) -> int: ...
+    @property
+    def num_clusters(self) -> int: ...
+    @property
+    def num_allocated_clusters(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def thin(self) -> bool: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def parent(self) -> Blob | None: ...
+    @property
+    def chain(self) -> list[int]: ...
+    @property
+    def extent_pages(self) -> list[int]: ...
+    @property
+    def head(self) -> bytes: ...
+    @property
+    def checksums(self) -> bytes: ...
+    @property
+    def refs(self) -> int:
+        """Python objects and open lane handles that hold it."""
+    @property
+    def counters(self) -> dict[Literal["reads", "writes", "bytes_read", "bytes_written"], int]: ...
+
+    # -- data, through the gate
+    def pread(self, length: int, offset: int) -> bytes: ...
+    def readinto(self, buffer: bytearray | memoryview, offset: int) -> None: ...
+    def pwrite(self, data: Bytes, offset: int) -> None: ...
+    def unmap(self, offset: int, length: int) -> None: ...
+    def write_zeroes(self, offset: int, length: int) -> None: ...
+    def allocate(self, offset: int, length: int) -> None: ...
+    def unmap_cluster(self, index: int) -> None: ...
+    def read_own_cluster(self, index: int) -> bytes: ...
+    def seek_data(self, offset: int) -> int: ...
+    def seek_hole(self, offset: int) -> int: ...
+    def fragmap(self, first: int = 0, count: int | None = None) -> bytes:
+        """Bit i (LSB first) of ceil(count/8) bytes: cluster first+i is owned by this blob."""
+    def clusters(self) -> bytes:
+        """num_clusters little-endian u32: the own map."""
+    def resolve(self, first: int = 0, count: int | None = None) -> bytes:
+        """Little-endian u32 each: the device cluster read for it through the chain,
+        0xFFFFFFFF for zeros, 0xFFFFFFFE for the external parent."""
+    def fill_from_ancestors(self, first: int, count: int, *, depth: int, zeros: bool) -> int:
+        """Allocates clusters first..first+count-1 that the blob lacks and that one of its
+        `depth` nearest ancestors has (0 = all of them, and the external parent), copying
+        the content shown now; `zeros` allocates those that nobody has, too. Through the
+        gate, in parallel with other I/O. Returns how many it allocated."""
+
+    # -- shape; inside Engine.exclusive() only. In memory until persist().
+    def set_head(self, head: Bytes) -> None: ...
+    def set_checksums(self, records: Bytes) -> None:
+        """Packed {u64 checksum, u32 run} records of the type-7 descriptor, b"" for none."""
+    def set_thin(self, thin: bool) -> None: ...
+    def set_read_only(self, read_only: bool) -> None: ...
+    def set_parent(self, parent: Blob | None) -> None: ...
+    def set_external_parent(self, device: Device | None, *, missing: bool = False) -> None:
+        """A parent outside of the store; `missing` = named but not at hand: reads of
+        clusters that are not owned then fail with EIO."""
+    def resize(self, num_clusters: int) -> None:
+        """Growing a thick blob allocates; shrinking frees at the next persist."""
+    def swap_maps(self, other: Blob) -> None:
+        """Exchanges cluster maps and extent pages (snapshot creation)."""
+    def merge_from(self, parent: Blob) -> None:
+        """Takes over every cluster of `parent` that this blob lacks, and its extent pages
+        where this blob has none; what the blob does not take stays with the parent."""
+    def drop_shared_with(self, child: Blob) -> None:
+        """Forgets, without freeing, the clusters and extent pages that `child` has too."""

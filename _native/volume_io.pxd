@@ -1,0 +1,26 @@
+"""The data path of one blob: byte-granular, any offset and length, many threads.
+
+Every function passes the store's gate, so none may be called from inside it. All return
+0 or -errno: -EINVAL past the end, -EROFS for a read-only blob, -ENOSPC for a full store.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from lvolfs._native.cluster_map cimport blob_t
+
+
+cdef int blob_read(blob_t *blob, void *buf, uint64_t offset, uint64_t length) noexcept nogil
+cdef int blob_write(blob_t *blob, const void *buf, uint64_t offset, uint64_t length) noexcept nogil
+# Afterwards the range reads as zeros; whole clusters that nothing below shows through are freed.
+cdef int blob_unmap(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil
+# Afterwards the range reads as zeros; owned clusters stay owned.
+cdef int blob_write_zeroes(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil
+# Gives the blob clusters of its own for the whole range, with the content it shows now.
+cdef int blob_allocate(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil
+# SPDK's unmap of one whole cluster: no parent -> freed; with one, an owned cluster is
+# zeroed and kept, and one that is not owned is left alone.
+cdef int blob_unmap_cluster(blob_t *blob, uint32_t c) noexcept nogil
+# Reads cluster `c` of this blob's own layer; -ENODATA when it does not own it.
+cdef int blob_read_own(blob_t *blob, uint32_t c, void *buf) noexcept nogil
+# Everything written to the store before the call is durable when it returns 0.
+cdef int blob_flush(blob_t *blob) noexcept nogil

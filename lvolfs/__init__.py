@@ -1,0 +1,1 @@
+"""SPDK logical volume stores as files, with delta replica rebuild."""
