@@ -19,7 +19,14 @@ LIBRARIES = {
 INCLUDES = {"lane": ["/usr/include/fuse3"]}
 
 sanitize = os.environ.get("LVOLFS_SANITIZE", "")
-flags = ["-O2", "-g", "-Wall", "-Wno-unused-function", "-fno-strict-aliasing", "-D_FILE_OFFSET_BITS=64"]
+flags = [
+    "-O2",
+    "-g",
+    "-Wall",
+    "-Wno-unused-function",
+    "-fno-strict-aliasing",
+    "-D_FILE_OFFSET_BITS=64",
+]
 link = ["-pthread"]
 if sanitize:
     flags += ["-O1", "-fno-omit-frame-pointer", f"-fsanitize={sanitize}"]

@@ -34,7 +34,7 @@ ctypedef struct store_t:
     allocator_t clusters
     allocator_t pages
     gate_t gate                 # every data request passes it
-    pthread_mutex_t commit_lock # held by whoever writes metadata
+    pthread_mutex_t commit_lock  # held by whoever writes metadata
     pthread_mutex_t flush_lock  # guards the four below
     pthread_cond_t flush_done
     uint64_t commits_started

@@ -29,5 +29,8 @@ class Device:
     def close(self) -> None: ...
     def __enter__(self) -> Device: ...
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None: ...

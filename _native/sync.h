@@ -20,11 +20,21 @@ static inline uint32_t load32(const uint32_t *p) { return __atomic_load_n(p, __A
 static inline void store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
 static inline uint64_t load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline void store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
-static inline uint64_t add64(uint64_t *p, uint64_t v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
-static inline uint32_t add32(uint32_t *p, uint32_t v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
-static inline uint32_t sub32(uint32_t *p, uint32_t v) { return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST); }
-static inline uint32_t swap32(uint32_t *p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
-static inline uint8_t swap8(uint8_t *p, uint8_t v) { return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }
+static inline uint64_t add64(uint64_t *p, uint64_t v) {
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
+}
+static inline uint32_t add32(uint32_t *p, uint32_t v) {
+    return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
+}
+static inline uint32_t sub32(uint32_t *p, uint32_t v) {
+    return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST);
+}
+static inline uint32_t swap32(uint32_t *p, uint32_t v) {
+    return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);
+}
+static inline uint8_t swap8(uint8_t *p, uint8_t v) {
+    return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);
+}
 static inline void store8(uint8_t *p, uint8_t v) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }
 
 #define GATE_SHARDS 16
@@ -42,8 +52,7 @@ typedef struct {
     pthread_cond_t drained;
 } gate_t;
 
-static inline uint32_t gate_own_shard(void)
-{
+static inline uint32_t gate_own_shard(void) {
     static uint32_t next_shard;
     static __thread uint32_t shard_plus_one;
     if (shard_plus_one == 0) {
@@ -52,8 +61,7 @@ static inline uint32_t gate_own_shard(void)
     return shard_plus_one - 1;
 }
 
-static inline void gate_init(gate_t *g)
-{
+static inline void gate_init(gate_t *g) {
     for (int i = 0; i < GATE_SHARDS; i++) {
         g->shard[i].inflight = 0;
     }
@@ -63,8 +71,7 @@ static inline void gate_init(gate_t *g)
     pthread_cond_init(&g->drained, NULL);
 }
 
-static inline void gate_destroy(gate_t *g)
-{
+static inline void gate_destroy(gate_t *g) {
     pthread_cond_destroy(&g->drained);
     pthread_cond_destroy(&g->reopened);
     pthread_mutex_destroy(&g->mutex);
@@ -72,8 +79,7 @@ static inline void gate_destroy(gate_t *g)
 
 /* `shard` is kept by the caller for gate_exit: static inline functions in several
  * objects each have their own counter, so it must not be looked up again elsewhere. */
-static inline uint32_t gate_enter(gate_t *g)
-{
+static inline uint32_t gate_enter(gate_t *g) {
     uint32_t shard = gate_own_shard();
     for (;;) {
         __atomic_fetch_add(&g->shard[shard].inflight, 1, __ATOMIC_SEQ_CST);
@@ -90,8 +96,7 @@ static inline uint32_t gate_enter(gate_t *g)
     }
 }
 
-static inline void gate_exit(gate_t *g, uint32_t shard)
-{
+static inline void gate_exit(gate_t *g, uint32_t shard) {
     __atomic_fetch_sub(&g->shard[shard].inflight, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&g->closed, __ATOMIC_SEQ_CST)) {
         pthread_mutex_lock(&g->mutex);
@@ -101,8 +106,7 @@ static inline void gate_exit(gate_t *g, uint32_t shard)
 }
 
 /* Returns with no request inside and new ones waiting. One closer at a time. */
-static inline void gate_close(gate_t *g)
-{
+static inline void gate_close(gate_t *g) {
     pthread_mutex_lock(&g->mutex);
     while (g->closed) {
         pthread_cond_wait(&g->reopened, &g->mutex);
@@ -121,8 +125,7 @@ static inline void gate_close(gate_t *g)
     pthread_mutex_unlock(&g->mutex);
 }
 
-static inline void gate_open(gate_t *g)
-{
+static inline void gate_open(gate_t *g) {
     pthread_mutex_lock(&g->mutex);
     __atomic_store_n(&g->closed, 0, __ATOMIC_SEQ_CST);
     pthread_cond_broadcast(&g->reopened);
@@ -130,8 +133,7 @@ static inline void gate_open(gate_t *g)
 }
 
 /* Waits on `cond` at most `seconds`; returns 0 or ETIMEDOUT. */
-static inline int cond_wait_for(pthread_cond_t *cond, pthread_mutex_t *mutex, double seconds)
-{
+static inline int cond_wait_for(pthread_cond_t *cond, pthread_mutex_t *mutex, double seconds) {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     time_t whole = (time_t)seconds;
