@@ -1,1 +1,3 @@
 """SPDK logical volume stores as files, with delta replica rebuild."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,124 @@
+"""The method table: names, typed parameters, error codes. The daemon and the CLI share it."""
+
+import functools
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import pydantic
+
+from lvolfs.rpc.errors import (
+    ERRNO_CODE,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    RpcError,
+)
+from lvolfs.rpc.target import Target
+
+U32 = Annotated[int, pydantic.Field(ge=0, lt=1 << 32)]
+U64 = Annotated[int, pydantic.Field(ge=0, lt=1 << 64)]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of the table.
+
+    failure_code is the code of an error that the operation itself ends with; SPDK's handlers
+    differ in it. takes_long marks what may hold its caller for minutes.
+    """
+
+    name: str
+    handler: Callable[..., Any]
+    parameters: type[pydantic.BaseModel]
+    failure_code: int
+    takes_long: bool
+
+
+METHODS: dict[str, Method] = {}
+
+
+def method(
+    name: str, *, failure_code: int = INVALID_PARAMS, takes_long: bool = False
+) -> Callable[[Handler], Handler]:
+    """Registers `handler(target, *, parameters...)` under a name.
+
+    The annotations of its keyword parameters are what is accepted: JSON types are not
+    converted, unknown names are refused, and a null only where the annotation has None.
+    """
+
+    def register(handler: Handler) -> Handler:
+        hints = get_type_hints(handler, include_extras=True)
+        fields: dict[str, Any] = {}
+        for parameter in inspect.signature(handler).parameters.values():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                required = parameter.default is inspect.Parameter.empty
+                default = ... if required else parameter.default
+                fields[parameter.name] = (hints[parameter.name], default)
+        model = pydantic.create_model(
+            f"{name}_parameters",
+            __config__=pydantic.ConfigDict(strict=True, extra="forbid"),
+            **fields,
+        )
+        METHODS[name] = Method(name, handler, model, failure_code, takes_long)
+        return handler
+
+    return register
+
+
+own_method = functools.partial(method, failure_code=ERRNO_CODE)
+"""For the methods that SPDK does not have: an error's code is the negative errno."""
+
+
+def _decode(entry: Method, params: Any) -> dict[str, Any]:
+    if params is None:
+        params = {}
+    if params and not entry.parameters.model_fields:
+        raise RpcError(INVALID_PARAMS, f"{entry.name} method requires no parameters")
+    try:
+        decoded = entry.parameters.model_validate(params)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "params"
+        raise RpcError(
+            INTERNAL_ERROR,
+            "spdk_json_decode_object failed",
+            detail=f"{entry.name}: {where}: {first['msg']}",
+        ) from error
+    return {name: getattr(decoded, name) for name in decoded.model_fields_set}
+
+
+def lookup(name: str) -> Method:
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise RpcError(
+            METHOD_NOT_FOUND, "Method not found", detail=f"there is no method {name!r}"
+        ) from None
+
+
+def dispatch(target: Target, name: str, params: Any = None) -> Any:
+    """Runs a method in the calling thread. Everything that goes wrong is an RpcError."""
+    entry = lookup(name)
+    arguments = _decode(entry, params)
+    try:
+        return entry.handler(target, **arguments)
+    except RpcError:
+        raise
+    except OSError as error:
+        raise RpcError.from_os_error(error, entry.failure_code) from error
+    except Exception as error:
+        # A bug, not a state of the world. The client gets a reply all the same.
+        if os.environ.get("LVOLFS_DEBUG"):
+            traceback.print_exc(file=sys.stderr)
+        raise RpcError(
+            INTERNAL_ERROR,
+            "Internal error",
+            detail=f"{name} failed unexpectedly: {type(error).__name__}: {error} "
+            "(LVOLFS_DEBUG=1 in the daemon's environment logs where)",
+        ) from error
