@@ -24,6 +24,7 @@ flags = [
     "-g",
     "-Wall",
     "-Wno-unused-function",
+    "-Wno-sign-compare",
     "-fno-strict-aliasing",
     "-D_FILE_OFFSET_BITS=64",
 ]

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lvolfs._native.allocator cimport allocator_t
 from lvolfs._native.device cimport device_t
-from lvolfs._native.sync cimport gate_t, pthread_cond_t, pthread_mutex_t
+from lvolfs._native.sync cimport gate_t, pthread_cond_t, pthread_mutex_t, pthread_t
 
 cdef enum:
     CLUSTERS_PER_EXTENT = 512
@@ -18,6 +18,9 @@ cdef enum:
     EFFECTIVE_UNKNOWN = 0
     EFFECTIVE_ZERO = 0xFFFFFFFF
     EFFECTIVE_EXTERNAL = 0xFFFFFFFE
+
+
+ctypedef struct blob_t
 
 
 ctypedef struct store_t:
@@ -35,13 +38,20 @@ ctypedef struct store_t:
     allocator_t pages
     gate_t gate                 # every data request passes it
     pthread_mutex_t commit_lock  # held by whoever writes metadata
-    pthread_mutex_t flush_lock  # guards the four below
+    pthread_mutex_t flush_lock  # guards the next six
     pthread_cond_t flush_done
     uint64_t commits_started
     uint64_t commits_done
     bint commit_running
     int last_commit_result
     uint32_t dirty              # something to commit since the last capture
+    uint32_t closed             # no request is served any more
+    uint32_t discarding         # commits whose freed clusters are not given back yet
+    pthread_t flusher
+    uint32_t flusher_stop
+    bint flusher_runs
+    double flusher_interval
+    pthread_cond_t flusher_wake
     blob_t *blobs               # list; changes only under commit_lock
 
 
@@ -55,6 +65,7 @@ ctypedef struct blob_t:
     uint32_t *effective         # num_clusters, or NULL when there is no parent
     uint32_t *extent_pages      # num_extents, 0 = no page yet
     uint8_t *extent_dirty       # num_extents
+    uint32_t map_dirty          # some extent_dirty[] is set, or table_dirty
     uint32_t table_dirty        # the chain must be rewritten at the next commit
     blob_t *parent
     device_t *external          # parent outside of the store
@@ -70,8 +81,9 @@ ctypedef struct blob_t:
     uint32_t checksums_length
     uint32_t owned              # clusters[c] != 0
     uint32_t failed             # errno of a data write that was lost, 0 if none
-    uint32_t refs               # Python objects and open lane handles
+    uint32_t refs               # Python objects, open lane handles, and the store's list
     pthread_mutex_t stripe[STRIPES]
+    pthread_mutex_t extent_lock  # guards 0 -> page in extent_pages
     uint64_t bytes_read         # counters, relaxed atomics
     uint64_t bytes_written
     uint64_t reads
@@ -81,12 +93,25 @@ ctypedef struct blob_t:
 # Where blob cluster `c` is to be read: a device cluster number, EFFECTIVE_ZERO or
 # EFFECTIVE_EXTERNAL (then *external is the device, NULL if missing).
 cdef uint32_t map_resolve(blob_t *blob, uint32_t c, device_t **external) noexcept nogil
+# The same without the blob's own layer: what would show if it did not own the cluster.
+cdef uint32_t map_resolve_below(blob_t *blob, uint32_t c, device_t **external) noexcept nogil
 # Byte offset of the next data (or hole) at or after `offset` through the whole chain;
-# -ENXIO as lseek(2) does.
+# -ENXIO as lseek(2) does. Passes the gate.
 cdef long map_seek(blob_t *blob, uint64_t offset, bint data) noexcept nogil
 # Bit i (LSB first) = the blob owns cluster first+i itself. Returns how many bits are set.
+# Passes the gate; clusters past the end count as not owned.
 cdef uint32_t map_fragmap(blob_t *blob, uint32_t first, uint32_t count, uint8_t *bits) noexcept nogil
-cdef void map_forget_effective(blob_t *blob) noexcept nogil
+# Drops the flattened maps of all blobs: after any change of a chain, with the gate closed.
+cdef void map_forget_effective(store_t *store) noexcept nogil
+# Marks the extent of cluster c to be written by the next commit: after the map has changed.
+cdef void map_mark_dirty(blob_t *blob, uint32_t c) noexcept nogil
+
+# Gives extent `extent`, which has none, a metadata page.
+cdef void map_add_extent_page(blob_t *blob, uint32_t extent, uint32_t page) noexcept nogil
+
+cdef blob_t *blob_new(store_t *store, uint64_t blob_id, uint32_t num_clusters) noexcept nogil
+cdef void blob_get(blob_t *blob) noexcept nogil
+cdef void blob_put(blob_t *blob) noexcept nogil
 
 cdef inline uint64_t blob_size(blob_t *blob) noexcept nogil:
     return <uint64_t> blob.num_clusters * blob.store.cluster_size

@@ -21,10 +21,16 @@ cdef int device_pwrite(device_t *dev, const void *buf, uint64_t length, uint64_t
 cdef int device_flush(device_t *dev) noexcept nogil
 # Afterwards the range reads as zeros. Frees the space where the host can.
 cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
+# Tells the host that the range is not needed; nothing may rely on it.
+cdef void device_discard(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
 # 1 when the range is known to be a hole of the backing file, 0 when it may hold data.
 cdef bint device_is_hole(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
+
+# The first byte at or after `offset` that may hold data; the device's size when there is none.
+cdef uint64_t device_next_data(device_t *dev, uint64_t offset) noexcept nogil
 
 
 cdef class Device:
     cdef device_t dev
     cdef readonly str path
+    cdef _raise_for(self, int rc, str what, uint64_t offset)

@@ -117,6 +117,11 @@ class Engine:
     def start_flusher(self, interval: float = 1.0) -> None:
         """A native thread that commits what is dirty every `interval` seconds."""
     def stop_flusher(self) -> None: ...
+    def settle(self) -> None:
+        """Flushes, and waits until everything freed so far can be used again."""
+    @property
+    def dirty(self) -> bool:
+        """Whether there is something that the next flush would have to do."""
     def used_pages_mask(self) -> bytes:
         """Bits only, ceil(md_len / 8) bytes, LSB first."""
     def used_clusters_mask(self) -> bytes: ...
@@ -141,7 +146,16 @@ class Blob:
     @property
     def read_only(self) -> bool: ...
     @property
+    def rle(self) -> bool:
+        """Kept as EXTENT_RLE; swap_maps takes it along with the map, so heads written
+        after it need their EXTENT_TABLE flag anew."""
+    @property
+    def failed(self) -> int:
+        """The errno of a data write that was lost, or 0; its flushes fail with it."""
+    @property
     def parent(self) -> Blob | None: ...
+    @property
+    def external_parent(self) -> Device | None: ...
     @property
     def chain(self) -> list[int]: ...
     @property

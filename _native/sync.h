@@ -5,7 +5,7 @@
  * counter on a cache line of their own shard, and whose rare writer (snapshot, resize,
  * delete, chain changes) closes it, waits for the requests in flight and holds new ones
  * back. A thread must leave the gate before it enters any gate again: nesting would
- * deadlock against a closer.
+ * deadlock against a closer. The closer itself passes its own closed gate.
  */
 #ifndef LVOLFS_SYNC_H
 #define LVOLFS_SYNC_H
@@ -37,7 +37,13 @@ static inline uint8_t swap8(uint8_t *p, uint8_t v) {
 }
 static inline void store8(uint8_t *p, uint8_t v) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }
 
+static inline int cas_pointer(void **where, void *expected, void *value) {
+    return __atomic_compare_exchange_n(where, &expected, value, 0, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE);
+}
+
 #define GATE_SHARDS 16
+#define GATE_OWNER 0xFFFFFFFFu /* the shard of a thread that passes its own closed gate */
 
 typedef struct {
     uint32_t inflight;
@@ -47,6 +53,7 @@ typedef struct {
 typedef struct {
     gate_shard_t shard[GATE_SHARDS];
     uint32_t closed;
+    pthread_t owner; /* of the closed gate; meaningless while it is open */
     pthread_mutex_t mutex;
     pthread_cond_t reopened;
     pthread_cond_t drained;
@@ -89,6 +96,10 @@ static inline uint32_t gate_enter(gate_t *g) {
         pthread_mutex_lock(&g->mutex);
         __atomic_fetch_sub(&g->shard[shard].inflight, 1, __ATOMIC_SEQ_CST);
         pthread_cond_signal(&g->drained);
+        if (g->closed && pthread_equal(g->owner, pthread_self())) {
+            pthread_mutex_unlock(&g->mutex);
+            return GATE_OWNER;
+        }
         while (g->closed) {
             pthread_cond_wait(&g->reopened, &g->mutex);
         }
@@ -97,6 +108,9 @@ static inline uint32_t gate_enter(gate_t *g) {
 }
 
 static inline void gate_exit(gate_t *g, uint32_t shard) {
+    if (shard == GATE_OWNER) {
+        return;
+    }
     __atomic_fetch_sub(&g->shard[shard].inflight, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&g->closed, __ATOMIC_SEQ_CST)) {
         pthread_mutex_lock(&g->mutex);
@@ -111,6 +125,7 @@ static inline void gate_close(gate_t *g) {
     while (g->closed) {
         pthread_cond_wait(&g->reopened, &g->mutex);
     }
+    g->owner = pthread_self();
     __atomic_store_n(&g->closed, 1, __ATOMIC_SEQ_CST);
     for (;;) {
         uint32_t inside = 0;
@@ -130,6 +145,14 @@ static inline void gate_open(gate_t *g) {
     __atomic_store_n(&g->closed, 0, __ATOMIC_SEQ_CST);
     pthread_cond_broadcast(&g->reopened);
     pthread_mutex_unlock(&g->mutex);
+}
+
+/* Whether this thread has closed the gate. */
+static inline int gate_is_mine(gate_t *g) {
+    pthread_mutex_lock(&g->mutex);
+    int mine = g->closed && pthread_equal(g->owner, pthread_self());
+    pthread_mutex_unlock(&g->mutex);
+    return mine;
 }
 
 /* Waits on `cond` at most `seconds`; returns 0 or ETIMEDOUT. */

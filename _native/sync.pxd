@@ -1,5 +1,4 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from posix.time cimport timespec
 
 
 cdef extern from "sync.h" nogil:
@@ -9,6 +8,7 @@ cdef extern from "sync.h" nogil:
         pass
     ctypedef struct gate_t:
         pass
+    ctypedef unsigned long pthread_t
 
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attr) noexcept
     int pthread_mutex_destroy(pthread_mutex_t *mutex) noexcept
@@ -38,3 +38,10 @@ cdef extern from "sync.h" nogil:
     void gate_exit(gate_t *gate, uint32_t shard) noexcept
     void gate_close(gate_t *gate) noexcept
     void gate_open(gate_t *gate) noexcept
+    int gate_is_mine(gate_t *gate) noexcept
+
+    int pthread_create(
+        pthread_t *thread, const void *attr, void *(*run)(void *) noexcept nogil, void *argument
+    ) noexcept
+    int pthread_join(pthread_t thread, void **result) noexcept
+    int cas_pointer(void **where, void *expected, void *value) noexcept

@@ -20,6 +20,12 @@ cdef int blob_allocate(blob_t *blob, uint64_t offset, uint64_t length) noexcept 
 # SPDK's unmap of one whole cluster: no parent -> freed; with one, an owned cluster is
 # zeroed and kept, and one that is not owned is left alone.
 cdef int blob_unmap_cluster(blob_t *blob, uint32_t c) noexcept nogil
+# Gives the blob cluster `c` of its own if it lacks it and one of its `depth` nearest ancestors
+# (0 = any, and the external parent) has it, or, with `zeros`, in any case. For read-only
+# blobs, too: the content shown does not change.
+cdef int blob_fill(
+    blob_t *blob, uint32_t c, uint32_t depth, bint zeros, bint *filled
+) noexcept nogil
 # Reads cluster `c` of this blob's own layer; -ENODATA when it does not own it.
 cdef int blob_read_own(blob_t *blob, uint32_t c, void *buf) noexcept nogil
 # Everything written to the store before the call is durable when it returns 0.

@@ -1,0 +1,332 @@
+"""Where a store's bytes are: a regular file or a block device."""
+
+import errno
+import os
+import stat
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EINTR, EIO, ENXIO, errno as c_errno
+from libc.stdint cimport uint8_t, uint64_t
+from posix.types cimport off_t
+
+from lvolfs._native.sync cimport add64
+
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void *buf, size_t count, off_t offset)
+    ssize_t pwrite(int fd, const void *buf, size_t count, off_t offset)
+    int fdatasync(int fd)
+    off_t lseek(int fd, off_t offset, int whence)
+    enum: SEEK_DATA
+
+cdef extern from "<fcntl.h>" nogil:
+    int fallocate(int fd, int mode, off_t offset, off_t length)
+    enum:
+        FALLOC_FL_KEEP_SIZE
+        FALLOC_FL_PUNCH_HOLE
+        FALLOC_FL_ZERO_RANGE
+
+cdef extern from "<linux/fs.h>" nogil:
+    enum:
+        BLKDISCARD
+        BLKGETSIZE64
+        BLKSSZGET
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, void *argument)
+
+# Requests to the kernel are cut to this, so that one never exceeds what read(2) can report.
+cdef enum:
+    PIECE = 1 << 30
+    ZEROES = 1 << 16
+
+cdef extern from *:
+    """
+    static const unsigned char device_zeroes[1 << 16];
+    """
+    const unsigned char device_zeroes[65536]
+
+
+cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil:
+    cdef uint8_t *at = <uint8_t *> buf
+    cdef ssize_t got
+    add64(&dev.bytes_read, length)
+    while length:
+        got = pread(dev.fd, at, min(length, <uint64_t> PIECE), <off_t> offset)
+        if got < 0:
+            if c_errno == EINTR:
+                continue
+            return -c_errno
+        if got == 0:
+            return -EIO
+        at += got
+        offset += <uint64_t> got
+        length -= <uint64_t> got
+    return 0
+
+
+cdef int device_pwrite(
+    device_t *dev, const void *buf, uint64_t length, uint64_t offset
+) noexcept nogil:
+    cdef const uint8_t *at = <const uint8_t *> buf
+    cdef ssize_t put
+    # A regular file would grow silently; nothing of a store lies past its end.
+    if offset > dev.size or length > dev.size - offset:
+        return -EIO
+    add64(&dev.bytes_written, length)
+    while length:
+        put = pwrite(dev.fd, at, min(length, <uint64_t> PIECE), <off_t> offset)
+        if put < 0:
+            if c_errno == EINTR:
+                continue
+            return -c_errno
+        if put == 0:
+            return -EIO
+        at += put
+        offset += <uint64_t> put
+        length -= <uint64_t> put
+    return 0
+
+
+cdef int device_flush(device_t *dev) noexcept nogil:
+    add64(&dev.flushes, 1)
+    while fdatasync(dev.fd) != 0:
+        if c_errno != EINTR:
+            return -c_errno
+    return 0
+
+
+cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef int mode, rc
+    cdef uint64_t piece
+    if offset > dev.size or length > dev.size - offset:
+        return -EIO
+    if length == 0:
+        return 0
+    # A block device zeroes by WRITE ZEROES; punching it may leave old data on some.
+    mode = FALLOC_FL_ZERO_RANGE if dev.is_block else FALLOC_FL_PUNCH_HOLE
+    while True:
+        if fallocate(dev.fd, mode | FALLOC_FL_KEEP_SIZE, <off_t> offset, <off_t> length) == 0:
+            return 0
+        if c_errno == EINTR:
+            continue
+        break
+    # Not supported there, or not for this alignment: write the zeros.
+    while length:
+        piece = min(length, <uint64_t> ZEROES)
+        rc = device_pwrite(dev, device_zeroes, piece, offset)
+        if rc:
+            return rc
+        offset += piece
+        length -= piece
+    return 0
+
+
+cdef void device_discard(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint64_t[2] extent
+    extent[0] = offset
+    extent[1] = length
+    if dev.is_block:
+        ioctl(dev.fd, BLKDISCARD, extent)
+    else:
+        fallocate(
+            dev.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <off_t> offset, <off_t> length
+        )
+
+
+cdef uint64_t device_next_data(device_t *dev, uint64_t offset) noexcept nogil:
+    cdef off_t data
+    if dev.is_block:
+        return offset
+    data = lseek(dev.fd, <off_t> offset, SEEK_DATA)
+    if data >= 0:
+        return <uint64_t> data
+    # ENXIO: nothing but a hole until the end. Anything else: it may be anywhere.
+    return max(offset, dev.size) if c_errno == ENXIO else offset
+
+
+cdef bint device_is_hole(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+    return device_next_data(dev, offset) >= offset + length
+
+
+def _lock_holders(int fd):
+    """Who holds a lock on the file behind fd: ["fio (pid 12)", ...], as /proc/locks tells."""
+    status = os.fstat(fd)
+    wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    holders = []
+    with open("/proc/locks", encoding="ascii", errors="replace") as locks:
+        for line in locks:
+            fields = line.split()
+            if "->" in fields or wanted not in fields:
+                continue
+            pid = fields[4]
+            try:
+                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+                    holders.append(f"{comm.read().strip()} (pid {pid})")
+            except OSError:
+                holders.append(f"pid {pid}")
+    return holders
+
+
+cdef class Device:
+    def __cinit__(self):
+        self.dev.fd = -1
+
+    def __init__(self, str path, *, bint read_only=False, bint lock=True):
+        import fcntl
+
+        cdef uint64_t size = 0
+        cdef int block_size = 512
+        flags = os.O_CLOEXEC | (os.O_RDONLY if read_only else os.O_RDWR)
+        fd = os.open(path, flags)
+        try:
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISBLK(mode):
+                if lock and not read_only:
+                    self._claim_block_device(path, fd)
+                if ioctl(fd, BLKGETSIZE64, &size) != 0 or ioctl(fd, BLKSSZGET, &block_size) != 0:
+                    raise OSError(c_errno, os.strerror(c_errno), path)
+            elif stat.S_ISREG(mode):
+                size = os.fstat(fd).st_size
+            else:
+                raise OSError(
+                    errno.EINVAL, "neither a regular file nor a block device", path
+                )
+            if lock:
+                try:
+                    fcntl.flock(fd, (fcntl.LOCK_SH if read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    holders = ", ".join(_lock_holders(fd)) or "another process"
+                    raise OSError(errno.EBUSY, f"in use by {holders}", path) from None
+        except BaseException:
+            os.close(fd)
+            raise
+        self.path = path
+        self.dev.fd = fd
+        self.dev.size = size
+        self.dev.block_size = block_size
+        self.dev.is_block = stat.S_ISBLK(mode)
+        self.dev.read_only = read_only
+
+    def _claim_block_device(self, str path, int fd):
+        """Refuses a block device that is mounted or otherwise held (O_EXCL tells)."""
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise OSError(
+                errno.EBUSY, "mounted or held by another kernel user", path
+            ) from None
+
+    def __dealloc__(self):
+        if self.dev.fd >= 0:
+            os.close(self.dev.fd)
+
+    def _check_open(self):
+        if self.dev.fd < 0:
+            raise ValueError(f"{self.path}: device is closed")
+
+    @property
+    def size(self):
+        return self.dev.size
+
+    @property
+    def block_size(self):
+        return self.dev.block_size
+
+    @property
+    def is_block(self):
+        return bool(self.dev.is_block)
+
+    @property
+    def read_only(self):
+        return bool(self.dev.read_only)
+
+    @property
+    def closed(self):
+        return self.dev.fd < 0
+
+    @property
+    def counters(self):
+        return {
+            "bytes_read": self.dev.bytes_read,
+            "bytes_written": self.dev.bytes_written,
+            "flushes": self.dev.flushes,
+        }
+
+    def pread(self, length, offset):
+        self._check_open()
+        cdef uint64_t size = length, at = offset
+        if at > self.dev.size or size > self.dev.size - at:
+            raise OSError(
+                errno.EINVAL, f"read of {size} bytes at {at} is past the end ({self.dev.size})", self.path
+            )
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, size)
+        cdef char *buf = PyBytes_AS_STRING(data)
+        cdef int rc
+        with nogil:
+            rc = device_pread(&self.dev, buf, size, at)
+        self._raise_for(rc, "read", at)
+        return data
+
+    def pwrite(self, const uint8_t[::1] data not None, offset):
+        self._check_open()
+        cdef uint64_t at = offset, size = data.shape[0]
+        cdef int rc
+        if at > self.dev.size or size > self.dev.size - at:
+            raise OSError(
+                errno.EINVAL, f"write of {size} bytes at {at} is past the end ({self.dev.size})", self.path
+            )
+        if size == 0:
+            return
+        with nogil:
+            rc = device_pwrite(&self.dev, &data[0], size, at)
+        self._raise_for(rc, "write", at)
+
+    def zero(self, offset, length):
+        self._check_open()
+        cdef uint64_t at = offset, size = length
+        cdef int rc
+        with nogil:
+            rc = device_zero(&self.dev, at, size)
+        self._raise_for(rc, "zeroing", at)
+
+    def flush(self):
+        self._check_open()
+        cdef int rc
+        with nogil:
+            rc = device_flush(&self.dev)
+        self._raise_for(rc, "flush", 0)
+
+    def refresh_size(self):
+        """The size now; a grown file or device is taken over."""
+        cdef uint64_t size = 0
+        self._check_open()
+        if self.dev.is_block:
+            if ioctl(self.dev.fd, BLKGETSIZE64, &size) != 0:
+                raise OSError(c_errno, os.strerror(c_errno), self.path)
+        else:
+            size = os.fstat(self.dev.fd).st_size
+        self.dev.size = size
+        return size
+
+    def fileno(self):
+        self._check_open()
+        return self.dev.fd
+
+    def close(self):
+        if self.dev.fd >= 0:
+            fd = self.dev.fd
+            self.dev.fd = -1
+            os.close(fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, tb):
+        self.close()
+
+    cdef _raise_for(self, int rc, str what, uint64_t offset):
+        if rc:
+            raise OSError(-rc, f"{what} at byte {offset}: {os.strerror(-rc)}", self.path)

@@ -1,0 +1,933 @@
+"""The store in memory and its data path, as Python sees them.
+
+This is the one place where the errno of the data plane becomes an OSError.
+"""
+
+import errno
+import os
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EEXIST, EINVAL, ENOMEM, ERANGE
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from lvolfs._native.allocator cimport (
+    allocator_claim,
+    allocator_destroy,
+    allocator_grow,
+    allocator_init,
+    allocator_mark,
+    allocator_release,
+    allocator_t,
+)
+from lvolfs._native.blob_shape cimport (
+    shape_drop_shared,
+    shape_merge,
+    shape_release_all,
+    shape_resize,
+    shape_swap,
+)
+from lvolfs._native.cluster_map cimport (
+    CLUSTERS_PER_EXTENT,
+    blob_get,
+    blob_new,
+    blob_put,
+    blob_size,
+    map_forget_effective,
+    map_fragmap,
+    map_resolve,
+    map_seek,
+)
+from lvolfs._native.commit cimport (
+    commit_blob,
+    commit_destroy,
+    commit_forget,
+    commit_locked,
+    flusher_start,
+    flusher_stop,
+    store_flush,
+    store_settle,
+)
+from lvolfs._native.device cimport (
+    device_flush,
+    device_next_data,
+    device_pread,
+    device_pwrite,
+    device_t,
+)
+from lvolfs._native.metadata cimport MD_PAGE, extent_parse, page_crc_is_right, page_offset
+from lvolfs._native.sync cimport (
+    add32,
+    gate_close,
+    gate_destroy,
+    gate_enter,
+    gate_exit,
+    gate_init,
+    gate_is_mine,
+    gate_open,
+    pthread_cond_destroy,
+    pthread_cond_init,
+    pthread_mutex_destroy,
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    store32,
+)
+from lvolfs._native.volume_io cimport (
+    blob_allocate,
+    blob_fill,
+    blob_flush,
+    blob_read,
+    blob_read_own,
+    blob_unmap,
+    blob_unmap_cluster,
+    blob_write,
+    blob_write_zeroes,
+)
+
+import weakref
+
+cdef enum:
+    SCAN_BATCH = 1 << 20        # bytes of metadata region read at once
+
+
+cdef class _Exclusive:
+    """What Engine.exclusive() returns."""
+    cdef Engine engine
+
+    def __cinit__(self, Engine engine):
+        self.engine = engine
+
+    def __enter__(self):
+        cdef store_t *store = self.engine._open()
+        cdef int rc
+        if gate_is_mine(&store.gate):
+            raise RuntimeError("Engine.exclusive() is not reentrant")
+        with nogil:
+            # The long part, data of seconds, goes before the gate is closed.
+            rc = store_flush(store)
+            if rc == 0:
+                pthread_mutex_lock(&store.commit_lock)
+                gate_close(&store.gate)
+                rc = commit_locked(store)
+                if rc:
+                    gate_open(&store.gate)
+                    pthread_mutex_unlock(&store.commit_lock)
+        self.engine._raise_for(rc, "flush")
+
+    def __exit__(self, kind, error, tb):
+        cdef store_t *store = self.engine.store
+        with nogil:
+            gate_open(&store.gate)
+            pthread_mutex_unlock(&store.commit_lock)
+            # Gives back what was freed inside. An error leaves the store dirty or failed,
+            # and is the next flush's to report: the change itself is durable.
+            if store.clusters.pending_count or store.pages.pending_count:
+                store_flush(store)
+                store_settle(store)
+
+
+cdef class Engine:
+    def __cinit__(
+        self, Device device not None, *, uint32_t cluster_size, uint32_t page_size,
+        uint32_t md_start, uint32_t md_len, uint32_t total_clusters, bint read_only=False,
+    ):
+        cdef store_t *store
+        cdef uint64_t md_bytes = (<uint64_t> md_start + md_len) * page_size
+        cdef uint32_t c
+        if page_size < MD_PAGE or cluster_size < page_size or cluster_size % MD_PAGE:
+            raise OSError(
+                errno.EINVAL, f"impossible geometry: cluster {cluster_size}, page {page_size}",
+                device.path,
+            )
+        if <uint64_t> total_clusters * cluster_size > device.dev.size:
+            raise OSError(
+                errno.EINVAL,
+                f"{total_clusters} clusters of {cluster_size} bytes do not fit into "
+                f"{device.dev.size} bytes", device.path,
+            )
+        if (md_bytes + cluster_size - 1) // cluster_size > total_clusters:
+            raise OSError(errno.EINVAL, "the metadata do not fit into the store", device.path)
+        store = <store_t *> calloc(1, sizeof(store_t))
+        if store == NULL:
+            raise MemoryError
+        self.store = store
+        self.device = device
+        self._blobs = weakref.WeakValueDictionary()
+        store.dev = &device.dev
+        store.cluster_size = cluster_size
+        store.page_size = page_size
+        store.md_start = md_start
+        store.md_len = md_len
+        store.total_clusters = total_clusters
+        store.metadata_clusters = <uint32_t> ((md_bytes + cluster_size - 1) // cluster_size)
+        store.read_only = read_only
+        gate_init(&store.gate)
+        pthread_mutex_init(&store.commit_lock, NULL)
+        pthread_mutex_init(&store.flush_lock, NULL)
+        pthread_cond_init(&store.flush_done, NULL)
+        pthread_cond_init(&store.flusher_wake, NULL)
+        if allocator_init(&store.clusters, total_clusters) or allocator_init(&store.pages, md_len):
+            raise MemoryError
+        for c in range(store.metadata_clusters):
+            allocator_mark(&store.clusters, c)
+
+    def __dealloc__(self):
+        cdef store_t *store = self.store
+        cdef blob_t *blob
+        if store == NULL:
+            return
+        flusher_stop(store)
+        # Every Blob holds its engine, so only the list's own references are left.
+        while store.blobs != NULL:
+            blob = store.blobs
+            store.blobs = blob.next
+            blob_put(blob)
+        allocator_destroy(&store.clusters)
+        allocator_destroy(&store.pages)
+        pthread_cond_destroy(&store.flusher_wake)
+        pthread_cond_destroy(&store.flush_done)
+        pthread_mutex_destroy(&store.flush_lock)
+        pthread_mutex_destroy(&store.commit_lock)
+        gate_destroy(&store.gate)
+        free(store)
+
+    cdef store_t *_open(self) except NULL:
+        if self.store.closed:
+            raise OSError(errno.EBADF, "the store is closed", self.device.path)
+        return self.store
+
+    cdef _raise_for(self, int rc, str what):
+        if rc:
+            raise OSError(-rc, f"{what}: {os.strerror(-rc)}", self.device.path)
+
+    cdef Blob _wrap(self, blob_t *blob):
+        """A Python object for it, with a reference of its own."""
+        cdef Blob wrapped = Blob.__new__(Blob)
+        blob_get(blob)
+        wrapped.raw = blob
+        wrapped.engine = self
+        self._blobs[blob.id] = wrapped
+        return wrapped
+
+    def _require_exclusive(self):
+        if not gate_is_mine(&self._open().gate):
+            raise RuntimeError("this change needs Engine.exclusive()")
+
+    # -- geometry and state
+
+    @property
+    def cluster_size(self):
+        return self.store.cluster_size
+
+    @property
+    def page_size(self):
+        return self.store.page_size
+
+    @property
+    def md_len(self):
+        return self.store.md_len
+
+    @property
+    def total_clusters(self):
+        return self.store.total_clusters
+
+    @property
+    def metadata_clusters(self):
+        return self.store.metadata_clusters
+
+    @property
+    def free_clusters(self):
+        """Free ones, those too that the next flush gives back."""
+        return self.store.clusters.free + self.store.clusters.pending_count
+
+    @property
+    def free_pages(self):
+        return self.store.pages.free + self.store.pages.pending_count
+
+    @property
+    def read_only(self):
+        return bool(self.store.read_only)
+
+    @property
+    def failed(self):
+        return self.store.failed
+
+    @property
+    def dirty(self):
+        """Whether there is something that the next flush would have to do."""
+        return bool(self.store.dirty)
+
+    # -- reading metadata
+
+    def read_page(self, uint32_t index):
+        cdef store_t *store = self._open()
+        if index >= store.md_len:
+            raise OSError(
+                errno.ERANGE, f"metadata page {index} is past the end ({store.md_len})",
+                self.device.path,
+            )
+        return self.device.pread(MD_PAGE, (<uint64_t> store.md_start + index) * store.page_size)
+
+    def scan_pages(self, uint32_t first=0, count=None):
+        cdef store_t *store = self._open()
+        cdef uint32_t end = store.md_len if count is None else min(store.md_len, first + count)
+        cdef uint32_t batch = max(1, SCAN_BATCH // store.page_size)
+        cdef uint32_t index = first
+        cdef uint32_t i, n
+        cdef uint64_t base, data
+        cdef int rc = 0
+        cdef uint8_t *buf = <uint8_t *> malloc(<uint64_t> batch * store.page_size)
+        cdef uint8_t *page
+        cdef list found = []
+        if buf == NULL:
+            raise MemoryError
+        try:
+            while index < end:
+                base = (<uint64_t> store.md_start + index) * store.page_size
+                with nogil:
+                    data = device_next_data(store.dev, base)
+                if data > base:
+                    # Whole slots of a hole hold no page.
+                    index += <uint32_t> min(
+                        <uint64_t> (end - index), (data - base) // store.page_size
+                    )
+                    if index >= end:
+                        break
+                    base = (<uint64_t> store.md_start + index) * store.page_size
+                n = min(batch, end - index)
+                with nogil:
+                    rc = device_pread(store.dev, buf, <uint64_t> n * store.page_size, base)
+                self._raise_for(rc, f"reading metadata pages {index} to {index + n - 1}")
+                for i in range(n):
+                    page = buf + <uint64_t> i * store.page_size
+                    if page_is_candidate(page) and page_crc_is_right(page):
+                        found.append((index + i, PyBytes_FromStringAndSize(<char *> page, MD_PAGE)))
+                index += n
+        finally:
+            free(buf)
+        return found
+
+    def load_extents(self, pages, uint32_t num_clusters):
+        cdef store_t *store = self._open()
+        cdef uint8_t[4096] page
+        cdef bytearray clusters = bytearray(<uint64_t> num_clusters * 4)
+        cdef uint32_t *out = <uint32_t *> PyByteArray_AS_STRING(clusters)
+        cdef const char *reason
+        cdef uint32_t extent, index
+        cdef int rc
+        cdef list bad = []
+        cdef uint64_t extents = (<uint64_t> num_clusters + CLUSTERS_PER_EXTENT - 1) // CLUSTERS_PER_EXTENT
+        if <uint64_t> len(pages) != extents:
+            raise OSError(
+                errno.EINVAL, f"{len(pages)} extent pages for {num_clusters} clusters",
+                self.device.path,
+            )
+        for extent in range(len(pages)):
+            index = pages[extent]
+            if index == 0:
+                continue
+            if index >= store.md_len:
+                bad.append((extent, f"page {index} is past the end of the metadata"))
+                continue
+            with nogil:
+                rc = device_pread(
+                    store.dev, page, MD_PAGE,
+                    (<uint64_t> store.md_start + index) * store.page_size,
+                )
+            if rc:
+                bad.append((extent, f"page {index}: {os.strerror(-rc)}"))
+                continue
+            reason = extent_parse(
+                page, extent, num_clusters, out + <uint64_t> extent * CLUSTERS_PER_EXTENT
+            )
+            if reason != NULL:
+                bad.append((extent, f"page {index}: {reason.decode('ascii')}"))
+        return clusters, bad
+
+    # -- filling
+
+    def mark_clusters(self, clusters):
+        cdef store_t *store = self._open()
+        for c in clusters:
+            if allocator_mark(&store.clusters, c) == -ERANGE:
+                raise OSError(
+                    errno.ERANGE, f"cluster {c} is past the end ({store.total_clusters})",
+                    self.device.path,
+                )
+
+    def mark_pages(self, pages):
+        cdef store_t *store = self._open()
+        for page in pages:
+            if allocator_mark(&store.pages, page) == -ERANGE:
+                raise OSError(
+                    errno.ERANGE, f"metadata page {page} is past the end ({store.md_len})",
+                    self.device.path,
+                )
+
+    def adopt_blob(
+        self, uint64_t blob_id, *, clusters, extent_pages, chain, head, checksums=b"",
+        bint thin, bint read_only, bint rle=False, Blob shares_with=None,
+    ):
+        cdef store_t *store = self._open()
+        cdef bytes map_bytes = bytes(clusters)
+        cdef uint32_t num_clusters = len(map_bytes) // 4
+        cdef blob_t *blob = blob_new(store, blob_id, num_clusters)
+        cdef list marked_pages = []
+        cdef uint32_t marked = 0
+        if blob == NULL:
+            raise MemoryError
+        try:
+            blob.thin = thin
+            blob.read_only = read_only
+            blob.rle = rle
+            memcpy(blob.clusters, PyBytes_AS_STRING(map_bytes), 4 * <uint64_t> num_clusters)
+            if not rle:
+                if len(extent_pages) != blob.num_extents:
+                    raise OSError(
+                        errno.EINVAL,
+                        f"blob {blob_id:#x}: {len(extent_pages)} extent pages for "
+                        f"{num_clusters} clusters", self.device.path,
+                    )
+                for i, page in enumerate(extent_pages):
+                    blob.extent_pages[i] = page
+            set_bytes(&blob.head, &blob.head_length, head)
+            set_bytes(&blob.checksums, &blob.checksums_length, checksums)
+            set_chain(blob, chain)
+            self._mark_pages_of(blob, shares_with, marked_pages)
+            marked = self._mark_clusters_of(blob, shares_with)
+        except BaseException:
+            for page in marked_pages:
+                allocator_release(&store.pages, page)
+            blob_put(blob)
+            raise
+        blob.owned = marked
+        link_blob(store, blob)
+        return self._wrap(blob)
+
+    cdef _mark_pages_of(self, blob_t *blob, Blob shares_with, list marked):
+        cdef store_t *store = self.store
+        cdef uint32_t i, page
+        cdef int rc
+        for i in range(blob.chain_length + blob.num_extents):
+            if i < blob.chain_length:
+                page = blob.chain[i]
+            else:
+                page = blob.extent_pages[i - blob.chain_length]
+                if page == 0:
+                    continue
+                if shares_with is not None and shares_with._has_extent_page(page):
+                    continue
+            rc = allocator_mark(&store.pages, page)
+            if rc:
+                what = "past the end" if rc == -ERANGE else "used twice"
+                raise OSError(
+                    -rc, f"blob {blob.id:#x}: metadata page {page} is {what}", self.device.path
+                )
+            marked.append(page)
+
+    cdef uint32_t _mark_clusters_of(self, blob_t *blob, Blob shares_with) except? 0xFFFFFFFF:
+        """Marks what the blob owns; returns how many clusters that is."""
+        cdef store_t *store = self.store
+        cdef blob_t *other = NULL if shares_with is None else shares_with.raw
+        cdef uint32_t c, cluster, undo
+        cdef uint32_t owned = 0
+        cdef int rc = 0
+        for c in range(blob.num_clusters):
+            cluster = blob.clusters[c]
+            if cluster == 0:
+                continue
+            owned += 1
+            if other != NULL and c < other.num_clusters and other.clusters[c] == cluster:
+                continue
+            rc = -ERANGE
+            if cluster >= store.metadata_clusters:
+                rc = allocator_mark(&store.clusters, cluster)
+            if rc:
+                break
+        if rc == 0:
+            return owned
+        for undo in range(c):
+            cluster = blob.clusters[undo]
+            if cluster == 0:
+                continue
+            if other != NULL and undo < other.num_clusters and other.clusters[undo] == cluster:
+                continue
+            allocator_release(&store.clusters, cluster)
+        cluster = blob.clusters[c]
+        what = "used twice" if rc == -EEXIST else "not a data cluster of this store"
+        raise OSError(
+            -rc, f"blob {blob.id:#x}: its cluster {c} is on device cluster {cluster}, which is {what}",
+            self.device.path,
+        )
+
+    # -- changes
+
+    def exclusive(self):
+        return _Exclusive(self)
+
+    def create_blob(self, uint32_t num_clusters, *, bint thin, head):
+        self._require_exclusive()
+        cdef store_t *store = self.store
+        cdef blob_t *blob
+        cdef long page = allocator_claim(&store.pages, 0)
+        cdef int rc
+        if page < 0:
+            raise OSError(
+                errno.ENOSPC, f"all {store.md_len} metadata pages are in use: delete lvols or "
+                "snapshots first", self.device.path,
+            )
+        blob = blob_new(store, (<uint64_t> 1 << 32) | <uint64_t> page, 0)
+        if blob == NULL:
+            allocator_release(&store.pages, <uint32_t> page)
+            raise MemoryError
+        blob.thin = thin
+        with nogil:
+            rc = shape_resize(blob, num_clusters)
+        if rc == 0:
+            try:
+                set_bytes(&blob.head, &blob.head_length, head)
+            except MemoryError:
+                rc = -ENOMEM
+        if rc:
+            shape_release_all(blob)
+            blob_put(blob)
+            self._raise_for(rc, f"a blob of {num_clusters} clusters")
+        link_blob(store, blob)
+        return self._wrap(blob)
+
+    def discard_unpersisted(self, Blob blob not None):
+        self._require_exclusive()
+        if blob.raw.chain_length:
+            raise ValueError(f"blob {blob.raw.id:#x} has been persisted")
+        shape_release_all(blob.raw)
+        commit_forget(blob.raw)
+
+    def persist(self, Blob blob not None):
+        self._require_exclusive()
+        cdef int rc
+        with nogil:
+            rc = commit_blob(blob.raw)
+        self._raise_for(rc, f"writing the metadata of blob {blob.raw.id:#x}")
+
+    def destroy(self, Blob blob not None):
+        self._require_exclusive()
+        cdef int rc
+        with nogil:
+            rc = commit_destroy(blob.raw)
+        self._raise_for(rc, f"deleting blob {blob.raw.id:#x}")
+
+    def write_superblock(self, const uint8_t[::1] page not None):
+        """Once clean = 1 is written, the next change of metadata writes clean = 0 again."""
+        cdef store_t *store = self._open()
+        cdef int rc
+        cdef bint clean
+        if page.shape[0] != MD_PAGE:
+            raise ValueError(f"a super block has {MD_PAGE} bytes, not {page.shape[0]}")
+        clean = page[16] != 0
+        with nogil:
+            rc = device_pwrite(store.dev, &page[0], MD_PAGE, 0)
+            if rc == 0:
+                rc = device_flush(store.dev)
+        self._raise_for(rc, "writing the super block")
+        store.super_marked_dirty = not clean
+
+    def flush(self):
+        cdef store_t *store = self._open()
+        cdef bint mine = gate_is_mine(&store.gate)
+        cdef int rc
+        with nogil:
+            rc = commit_locked(store) if mine else store_flush(store)
+        self._raise_for(rc, "flush")
+
+    def settle(self):
+        """Flushes, and waits until everything freed so far can be used again."""
+        self.flush()
+        with nogil:
+            store_settle(self.store)
+
+    def start_flusher(self, double interval=1.0):
+        cdef int rc = flusher_start(self._open(), interval)
+        self._raise_for(rc, "starting the flusher")
+
+    def stop_flusher(self):
+        with nogil:
+            flusher_stop(self.store)
+
+    def used_pages_mask(self):
+        return mask_of(&self.store.pages)
+
+    def used_clusters_mask(self):
+        return mask_of(&self.store.clusters)
+
+    def grow(self, uint32_t total_clusters):
+        self._require_exclusive()
+        if <uint64_t> total_clusters * self.store.cluster_size > self.device.dev.size:
+            raise OSError(
+                errno.EINVAL, f"{total_clusters} clusters do not fit into the device",
+                self.device.path,
+            )
+        self._raise_for(allocator_grow(&self.store.clusters, total_clusters), "growing")
+        self.store.total_clusters = max(self.store.total_clusters, total_clusters)
+
+    def close(self):
+        """Stops serving; memory is freed with the last Blob."""
+        cdef store_t *store = self.store
+        if store.closed:
+            return
+        with nogil:
+            flusher_stop(store)
+            store_settle(store)
+            gate_close(&store.gate)
+            store32(&store.closed, 1)
+            gate_open(&store.gate)
+
+
+cdef bint page_is_candidate(const uint8_t *page) noexcept nogil:
+    """Spares the CRC of zeroed pages: an id is never 0."""
+    cdef uint64_t blob_id
+    memcpy(&blob_id, page, 8)
+    return blob_id != 0
+
+
+cdef void link_blob(store_t *store, blob_t *blob) noexcept:
+    """The store's list takes the first reference over."""
+    blob.next = store.blobs
+    store.blobs = blob
+
+
+cdef bytes mask_of(allocator_t *a):
+    cdef uint32_t size = (a.length + 7) // 8
+    cdef bytes bits = PyBytes_FromStringAndSize(<char *> a.words, size)
+    cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(bits)
+    if a.length % 8:
+        # The bits past the end are kept set.
+        out[size - 1] &= <uint8_t> ((1 << (a.length % 8)) - 1)
+    return bits
+
+
+cdef int set_bytes(uint8_t **where, uint32_t *length, data) except -1:
+    cdef bytes source = bytes(data)
+    cdef uint8_t *copy = NULL
+    if source:
+        copy = <uint8_t *> malloc(len(source))
+        if copy == NULL:
+            raise MemoryError
+        memcpy(copy, PyBytes_AS_STRING(source), len(source))
+    free(where[0])
+    where[0] = copy
+    length[0] = len(source)
+    return 0
+
+
+cdef int set_chain(blob_t *blob, chain) except -1:
+    cdef uint32_t i
+    blob.chain = <uint32_t *> malloc(4 * (<uint64_t> len(chain) + 1))
+    if blob.chain == NULL:
+        raise MemoryError
+    blob.chain_length = len(chain)
+    for i in range(blob.chain_length):
+        blob.chain[i] = chain[i]
+    return 0
+
+
+cdef class Blob:
+    def __dealloc__(self):
+        if self.raw != NULL:
+            blob_put(self.raw)
+
+    cdef _raise_for(self, int rc, str what):
+        if rc:
+            raise OSError(-rc, f"{what}: {os.strerror(-rc)}")
+
+    cdef bint _has_extent_page(self, uint32_t page) noexcept:
+        cdef uint32_t i
+        for i in range(self.raw.num_extents):
+            if self.raw.extent_pages[i] == page:
+                return True
+        return False
+
+    # -- state
+
+    @property
+    def id(self):
+        return self.raw.id
+
+    @property
+    def num_clusters(self):
+        return self.raw.num_clusters
+
+    @property
+    def num_allocated_clusters(self):
+        return self.raw.owned
+
+    @property
+    def size(self):
+        return blob_size(self.raw)
+
+    @property
+    def thin(self):
+        return bool(self.raw.thin)
+
+    @property
+    def read_only(self):
+        return bool(self.raw.read_only)
+
+    @property
+    def rle(self):
+        return bool(self.raw.rle)
+
+    @property
+    def failed(self):
+        return self.raw.failed
+
+    @property
+    def parent(self):
+        return self._parent
+
+    @property
+    def external_parent(self):
+        return self._external
+
+    @property
+    def chain(self):
+        return [self.raw.chain[i] for i in range(self.raw.chain_length)]
+
+    @property
+    def extent_pages(self):
+        return [self.raw.extent_pages[i] for i in range(self.raw.num_extents)]
+
+    @property
+    def head(self):
+        return PyBytes_FromStringAndSize(<char *> self.raw.head, self.raw.head_length)
+
+    @property
+    def checksums(self):
+        return PyBytes_FromStringAndSize(<char *> self.raw.checksums, self.raw.checksums_length)
+
+    @property
+    def refs(self):
+        return self.raw.refs
+
+    @property
+    def counters(self):
+        return {
+            "reads": self.raw.reads,
+            "writes": self.raw.writes,
+            "bytes_read": self.raw.bytes_read,
+            "bytes_written": self.raw.bytes_written,
+        }
+
+    # -- data
+
+    def pread(self, length, offset):
+        cdef uint64_t size = length, at = offset
+        cdef int rc
+        if at > blob_size(self.raw) or size > blob_size(self.raw) - at:
+            self._raise_for(-EINVAL, f"read of {size} bytes at {at}, past the end")
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, size)
+        cdef char *buf = PyBytes_AS_STRING(data)
+        with nogil:
+            rc = blob_read(self.raw, buf, at, size)
+        self._raise_for(rc, f"read of {size} bytes at {at}")
+        return data
+
+    def readinto(self, uint8_t[::1] buffer not None, offset):
+        cdef uint64_t size = buffer.shape[0], at = offset
+        cdef int rc = 0
+        if size:
+            with nogil:
+                rc = blob_read(self.raw, &buffer[0], at, size)
+        self._raise_for(rc, f"read of {size} bytes at {at}")
+
+    def pwrite(self, const uint8_t[::1] data not None, offset):
+        cdef uint64_t size = data.shape[0], at = offset
+        cdef const uint8_t *source = &data[0] if size else NULL
+        cdef int rc
+        with nogil:
+            rc = blob_write(self.raw, source, at, size)
+        self._raise_for(rc, f"write of {size} bytes at {at}")
+
+    def unmap(self, offset, length):
+        cdef uint64_t at = offset, size = length
+        cdef int rc
+        with nogil:
+            rc = blob_unmap(self.raw, at, size)
+        self._raise_for(rc, f"unmap of {size} bytes at {at}")
+
+    def write_zeroes(self, offset, length):
+        cdef uint64_t at = offset, size = length
+        cdef int rc
+        with nogil:
+            rc = blob_write_zeroes(self.raw, at, size)
+        self._raise_for(rc, f"zeroing of {size} bytes at {at}")
+
+    def allocate(self, offset, length):
+        cdef uint64_t at = offset, size = length
+        cdef int rc
+        with nogil:
+            rc = blob_allocate(self.raw, at, size)
+        self._raise_for(rc, f"allocation of {size} bytes at {at}")
+
+    def unmap_cluster(self, uint32_t index):
+        cdef int rc
+        with nogil:
+            rc = blob_unmap_cluster(self.raw, index)
+        self._raise_for(rc, f"unmap of cluster {index}")
+
+    def read_own_cluster(self, uint32_t index):
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, self.raw.store.cluster_size)
+        cdef char *buf = PyBytes_AS_STRING(data)
+        cdef int rc
+        with nogil:
+            rc = blob_read_own(self.raw, index, buf)
+        self._raise_for(rc, f"read of own cluster {index}")
+        return data
+
+    def flush(self):
+        cdef int rc
+        with nogil:
+            rc = blob_flush(self.raw)
+        self._raise_for(rc, "flush")
+
+    def seek_data(self, offset):
+        return self._seek(offset, True)
+
+    def seek_hole(self, offset):
+        return self._seek(offset, False)
+
+    def _seek(self, offset, bint data):
+        cdef uint64_t at = offset
+        cdef long found
+        with nogil:
+            found = map_seek(self.raw, at, data)
+        if found < 0:
+            self._raise_for(<int> found, f"seek to {'data' if data else 'a hole'} from {at}")
+        return found
+
+    cdef uint32_t _window(self, first, count) except? 0:
+        cdef uint64_t end
+        if count is None:
+            count = max(0, self.raw.num_clusters - first)
+        end = <uint64_t> first + <uint64_t> count
+        if end > self.raw.num_clusters:
+            raise OSError(
+                errno.ERANGE,
+                f"clusters {first} to {end - 1} reach past the end ({self.raw.num_clusters})",
+            )
+        return count
+
+    def fragmap(self, uint32_t first=0, count=None):
+        cdef uint32_t n = self._window(first, count)
+        cdef bytearray bits = bytearray((n + 7) // 8)
+        cdef uint8_t *out = <uint8_t *> PyByteArray_AS_STRING(bits)
+        with nogil:
+            map_fragmap(self.raw, first, n, out)
+        return bytes(bits)
+
+    def clusters(self):
+        cdef store_t *store = self.engine._open()
+        cdef uint32_t shard
+        with nogil:
+            shard = gate_enter(&store.gate)
+        try:
+            return PyBytes_FromStringAndSize(
+                <char *> self.raw.clusters, 4 * <uint64_t> self.raw.num_clusters
+            )
+        finally:
+            gate_exit(&store.gate, shard)
+
+    def resolve(self, uint32_t first=0, count=None):
+        cdef store_t *store = self.engine._open()
+        cdef uint32_t n = self._window(first, count)
+        cdef bytearray found = bytearray(<uint64_t> n * 4)
+        cdef uint32_t *out = <uint32_t *> PyByteArray_AS_STRING(found)
+        cdef device_t *external = NULL
+        cdef uint32_t shard, i
+        with nogil:
+            shard = gate_enter(&store.gate)
+            for i in range(n):
+                if first + i < self.raw.num_clusters:
+                    out[i] = map_resolve(self.raw, first + i, &external)
+            gate_exit(&store.gate, shard)
+        return bytes(found)
+
+    def fill_from_ancestors(self, uint32_t first, uint32_t count, *, uint32_t depth, bint zeros):
+        cdef uint32_t c, filled = 0
+        cdef bint did
+        cdef int rc = 0
+        self._window(first, count)
+        with nogil:
+            for c in range(first, first + count):
+                rc = blob_fill(self.raw, c, depth, zeros, &did)
+                if rc:
+                    break
+                filled += did
+        self._raise_for(rc, f"copying clusters {first} to {first + count - 1} from the parent")
+        return filled
+
+    # -- shape
+
+    def set_head(self, head):
+        self.engine._require_exclusive()
+        set_bytes(&self.raw.head, &self.raw.head_length, head)
+
+    def set_checksums(self, records):
+        self.engine._require_exclusive()
+        if len(records) % 12:
+            raise ValueError("checksum records have 12 bytes each")
+        set_bytes(&self.raw.checksums, &self.raw.checksums_length, records)
+
+    def set_thin(self, bint thin):
+        self.engine._require_exclusive()
+        self.raw.thin = thin
+
+    def set_read_only(self, bint read_only):
+        self.engine._require_exclusive()
+        self.raw.read_only = read_only
+
+    def set_parent(self, Blob parent):
+        """Also drops an external parent."""
+        self.engine._require_exclusive()
+        if parent is not None and parent.engine is not self.engine:
+            raise ValueError("the parent is in another store")
+        self._parent = parent
+        self.raw.parent = NULL if parent is None else parent.raw
+        self.raw.external = NULL
+        self.raw.has_external = False
+        self._external = None
+        map_forget_effective(self.raw.store)
+
+    def set_external_parent(self, Device device, *, bint missing=False):
+        """Also drops a parent in the store."""
+        self.engine._require_exclusive()
+        self._parent = None
+        self.raw.parent = NULL
+        self._external = device
+        self.raw.external = NULL if device is None else &device.dev
+        self.raw.has_external = device is not None or missing
+        map_forget_effective(self.raw.store)
+
+    def resize(self, uint32_t num_clusters):
+        self.engine._require_exclusive()
+        cdef int rc
+        with nogil:
+            rc = shape_resize(self.raw, num_clusters)
+        self._raise_for(rc, f"resize to {num_clusters} clusters")
+
+    def swap_maps(self, Blob other not None):
+        self.engine._require_exclusive()
+        self._raise_for(shape_swap(self.raw, other.raw), "exchange of cluster maps")
+
+    def merge_from(self, Blob parent not None):
+        self.engine._require_exclusive()
+        cdef int rc
+        with nogil:
+            rc = shape_merge(self.raw, parent.raw)
+        self._raise_for(rc, "merge of the parent's clusters")
+
+    def drop_shared_with(self, Blob child not None):
+        self.engine._require_exclusive()
+        shape_drop_shared(self.raw, child.raw)

@@ -1,0 +1,524 @@
+"""The data path of one blob: byte-granular, any offset and length, many threads.
+
+A write to an owned cluster takes no lock. The first write to a cluster fills a new device
+cluster completely - what the write covers from the caller, the rest from the ancestors or
+with zeros - and only then names it in the map, so a reader sees the old content or the new.
+"""
+
+from libc.errno cimport EBADF, EINVAL, EIO, ENODATA, ENOMEM, ENOSPC, EROFS
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from lvolfs._native.allocator cimport allocator_claim, allocator_defer, allocator_release
+from lvolfs._native.cluster_map cimport (
+    CLUSTERS_PER_EXTENT,
+    EFFECTIVE_EXTERNAL,
+    EFFECTIVE_ZERO,
+    STRIPES,
+    blob_size,
+    map_add_extent_page,
+    map_mark_dirty,
+    map_resolve,
+    map_resolve_below,
+    store_t,
+)
+from lvolfs._native.commit cimport store_flush, store_reclaim
+from lvolfs._native.device cimport (
+    device_is_hole,
+    device_pread,
+    device_pwrite,
+    device_t,
+    device_zero,
+)
+from lvolfs._native.scratch cimport scratch_get
+from lvolfs._native.sync cimport (
+    add32,
+    add64,
+    gate_close,
+    gate_enter,
+    gate_exit,
+    gate_is_mine,
+    gate_open,
+    load32,
+    pthread_mutex_lock,
+    pthread_mutex_t,
+    pthread_mutex_unlock,
+    store32,
+    sub32,
+)
+
+
+cdef int check_range(blob_t *blob, uint64_t offset, uint64_t length, bint write) noexcept nogil:
+    cdef uint64_t size
+    if load32(&blob.store.closed):
+        return -EBADF
+    size = blob_size(blob)
+    if offset > size or length > size - offset:
+        return -EINVAL
+    if write:
+        if blob.read_only or blob.store.read_only:
+            return -EROFS
+        if load32(&blob.store.failed):
+            return -EIO
+    return 0
+
+
+cdef int note_lost_write(blob_t *blob, int rc) noexcept nogil:
+    """A write that the device refused fails every later flush of the lvol, too."""
+    if rc == -EIO:
+        store32(&blob.failed, <uint32_t> EIO)
+    return rc
+
+
+cdef void mark_written(store_t *store) noexcept nogil:
+    # Only the first write after a commit dirties the cache line.
+    if not load32(&store.dirty):
+        store32(&store.dirty, 1)
+
+
+cdef int read_external(
+    device_t *external, void *buf, uint64_t length, uint64_t offset
+) noexcept nogil:
+    cdef uint64_t there = 0
+    cdef int rc = 0
+    if external == NULL:
+        return -EIO
+    if offset < external.size:
+        there = min(length, external.size - offset)
+        rc = device_pread(external, buf, there, offset)
+    if rc == 0 and there < length:
+        memset(<uint8_t *> buf + there, 0, length - there)
+    return rc
+
+
+cdef int read_resolved(
+    blob_t *blob, uint32_t where, device_t *external, uint32_t c, uint64_t within,
+    void *buf, uint64_t length
+) noexcept nogil:
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    if where == <uint32_t> EFFECTIVE_ZERO:
+        memset(buf, 0, length)
+        return 0
+    if where == <uint32_t> EFFECTIVE_EXTERNAL:
+        return read_external(external, buf, length, c * cluster_size + within)
+    return device_pread(blob.store.dev, buf, length, where * cluster_size + within)
+
+
+cdef int read_inside(blob_t *blob, uint8_t *at, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef uint64_t within, piece
+    cdef uint32_t c, where, run
+    cdef device_t *external = NULL
+    cdef int rc
+    while length:
+        c = <uint32_t> (offset // cluster_size)
+        within = offset % cluster_size
+        where = map_resolve(blob, c, &external)
+        piece = min(length, cluster_size - within)
+        run = 1
+        # One request to the device for clusters that lie side by side there.
+        while piece < length and where < <uint32_t> EFFECTIVE_EXTERNAL:
+            if map_resolve(blob, c + run, &external) != where + run:
+                break
+            piece = min(length, piece + cluster_size)
+            run += 1
+        rc = read_resolved(blob, where, external, c, within, at, piece)
+        if rc:
+            return rc
+        at += piece
+        offset += piece
+        length -= piece
+    return 0
+
+
+cdef int blob_read(blob_t *blob, void *buf, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint32_t shard = gate_enter(&blob.store.gate)
+    cdef int rc = check_range(blob, offset, length, False)
+    if rc == 0:
+        rc = read_inside(blob, <uint8_t *> buf, offset, length)
+    gate_exit(&blob.store.gate, shard)
+    if rc == 0:
+        add64(&blob.reads, 1)
+        add64(&blob.bytes_read, length)
+    return rc
+
+
+cdef int blob_read_own(blob_t *blob, uint32_t c, void *buf) noexcept nogil:
+    cdef uint32_t shard = gate_enter(&blob.store.gate)
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef uint32_t own
+    cdef int rc = check_range(blob, c * cluster_size, cluster_size, False)
+    if rc == 0:
+        own = load32(&blob.clusters[c])
+        rc = -ENODATA if own == 0 else device_pread(
+            blob.store.dev, buf, cluster_size, own * cluster_size
+        )
+    gate_exit(&blob.store.gate, shard)
+    return rc
+
+
+cdef int claim_extent_page(blob_t *blob, uint32_t c) noexcept nogil:
+    """Makes sure that the cluster's extent has a page, so that a commit cannot lack one."""
+    cdef uint32_t extent = c // CLUSTERS_PER_EXTENT
+    cdef store_t *store = blob.store
+    cdef long page
+    cdef int rc = 0
+    if blob.rle or load32(&blob.extent_pages[extent]):
+        return 0
+    # Clusters of one extent are spread over the stripes, so those do not exclude each other.
+    pthread_mutex_lock(&blob.extent_lock)
+    if load32(&blob.extent_pages[extent]) == 0:
+        page = allocator_claim(&store.pages, 1)
+        if page < 0:
+            rc = <int> page
+        else:
+            map_add_extent_page(blob, extent, <uint32_t> page)
+    pthread_mutex_unlock(&blob.extent_lock)
+    return rc
+
+
+cdef int fill_zeroes(
+    store_t *store, uint64_t base, uint64_t start, uint64_t end, uint64_t cluster_size
+) noexcept nogil:
+    """Zeros in a new cluster outside of [start, end)."""
+    cdef int rc
+    if device_is_hole(store.dev, base, cluster_size):
+        return 0
+    rc = device_zero(store.dev, base, start)
+    if rc == 0:
+        rc = device_zero(store.dev, base + end, cluster_size - end)
+    return rc
+
+
+cdef int fill_new_cluster(
+    blob_t *blob, uint32_t c, uint32_t new, uint64_t start, const void *data, uint64_t length
+) noexcept nogil:
+    """Device cluster `new` becomes blob cluster c with `data` (NULL: zeros) at `start`."""
+    cdef store_t *store = blob.store
+    cdef uint64_t cluster_size = store.cluster_size
+    cdef uint64_t base = new * cluster_size
+    cdef uint64_t end = start + length
+    cdef device_t *external = NULL
+    cdef uint32_t where
+    cdef uint8_t *whole
+    cdef int rc = 0
+    if length < cluster_size:
+        where = map_resolve_below(blob, c, &external)
+        if where != <uint32_t> EFFECTIVE_ZERO:
+            # One device write of the whole cluster beats three of its parts.
+            whole = <uint8_t *> scratch_get(cluster_size)
+            if whole == NULL:
+                return -ENOMEM
+            rc = read_resolved(blob, where, external, c, 0, whole, start)
+            if rc == 0:
+                rc = read_resolved(
+                    blob, where, external, c, end, whole + end, cluster_size - end
+                )
+            if rc:
+                return rc
+            if data == NULL:
+                memset(whole + start, 0, length)
+            else:
+                memcpy(whole + start, data, length)
+            return device_pwrite(store.dev, whole, cluster_size, base)
+        rc = fill_zeroes(store, base, start, end, cluster_size)
+        if rc:
+            return rc
+    if length == 0:
+        return 0
+    if data == NULL:
+        return device_zero(store.dev, base + start, length)
+    return device_pwrite(store.dev, data, length, base + start)
+
+
+cdef int write_first(
+    blob_t *blob, uint32_t c, uint64_t start, const void *data, uint64_t length
+) noexcept nogil:
+    """A write to a cluster that the blob did not own when it was looked at."""
+    cdef store_t *store = blob.store
+    cdef uint64_t cluster_size = store.cluster_size
+    cdef pthread_mutex_t *stripe = &blob.stripe[c % STRIPES]
+    cdef uint32_t own
+    cdef long new = 0
+    cdef int rc
+    pthread_mutex_lock(stripe)
+    own = load32(&blob.clusters[c])
+    if own:
+        # Somebody else was first.
+        pthread_mutex_unlock(stripe)
+        return write_owned(blob, own, start, data, length)
+    rc = claim_extent_page(blob, c)
+    if rc == 0:
+        new = allocator_claim(&store.clusters, 1)
+        if new < 0:
+            rc = <int> new
+    if rc == 0:
+        rc = fill_new_cluster(blob, c, <uint32_t> new, start, data, length)
+        if rc:
+            allocator_release(&store.clusters, <uint32_t> new)
+        else:
+            store32(&blob.clusters[c], <uint32_t> new)
+            add32(&blob.owned, 1)
+            map_mark_dirty(blob, c)
+    pthread_mutex_unlock(stripe)
+    return rc
+
+
+cdef int write_owned(
+    blob_t *blob, uint32_t own, uint64_t start, const void *data, uint64_t length
+) noexcept nogil:
+    cdef store_t *store = blob.store
+    cdef uint64_t at = own * <uint64_t> store.cluster_size + start
+    cdef int rc
+    if length == 0:
+        return 0
+    if data == NULL:
+        rc = device_zero(store.dev, at, length)
+    else:
+        rc = device_pwrite(store.dev, data, length, at)
+    mark_written(store)
+    return rc
+
+
+cdef int write_inside(
+    blob_t *blob, const uint8_t *at, uint64_t offset, uint64_t length, uint64_t *done
+) noexcept nogil:
+    """Writes until the end or an error; `done` counts the bytes that are in place."""
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef uint64_t within, piece
+    cdef uint32_t c, own, run
+    cdef int rc
+    while length:
+        c = <uint32_t> (offset // cluster_size)
+        within = offset % cluster_size
+        own = load32(&blob.clusters[c])
+        piece = min(length, cluster_size - within)
+        if own:
+            run = 1
+            while piece < length and load32(&blob.clusters[c + run]) == own + run:
+                piece = min(length, piece + cluster_size)
+                run += 1
+            rc = write_owned(blob, own, within, at, piece)
+        else:
+            rc = write_first(blob, c, within, at, piece)
+        if rc:
+            return rc
+        at += piece
+        offset += piece
+        length -= piece
+        done[0] += piece
+    return 0
+
+
+cdef bint worth_retrying(store_t *store) noexcept nogil:
+    """After ENOSPC: whether clusters that were freed could be given back by a commit.
+
+    Called outside of the gate, since a commit may wait for whoever closes it.
+    """
+    if gate_is_mine(&store.gate):
+        return False
+    return store_reclaim(store)
+
+
+cdef int blob_write(
+    blob_t *blob, const void *buf, uint64_t offset, uint64_t length
+) noexcept nogil:
+    cdef const uint8_t *at = <const uint8_t *> buf
+    cdef uint64_t done = 0
+    cdef uint32_t shard
+    cdef int rc
+    while True:
+        shard = gate_enter(&blob.store.gate)
+        rc = check_range(blob, offset, length, True)
+        if rc == 0:
+            rc = write_inside(blob, at + done, offset + done, length - done, &done)
+        gate_exit(&blob.store.gate, shard)
+        if rc != -ENOSPC or not worth_retrying(blob.store):
+            break
+    if rc:
+        return note_lost_write(blob, rc)
+    add64(&blob.writes, 1)
+    add64(&blob.bytes_written, length)
+    return 0
+
+
+cdef int zero_piece(
+    blob_t *blob, uint32_t c, uint64_t within, uint64_t piece
+) noexcept nogil:
+    cdef device_t *external = NULL
+    cdef uint32_t own = load32(&blob.clusters[c])
+    if own:
+        return write_owned(blob, own, within, NULL, piece)
+    if map_resolve_below(blob, c, &external) == <uint32_t> EFFECTIVE_ZERO:
+        return 0
+    return write_first(blob, c, within, NULL, piece)
+
+
+cdef int blob_write_zeroes(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef uint64_t within, piece
+    cdef uint32_t shard
+    cdef int rc = 0
+    # A gate passage per cluster: a range of terabytes must not hold up a snapshot.
+    while True:
+        shard = gate_enter(&blob.store.gate)
+        rc = check_range(blob, offset, length, True)
+        within = offset % cluster_size
+        piece = min(length, cluster_size - within)
+        if rc == 0 and piece:
+            rc = zero_piece(blob, <uint32_t> (offset // cluster_size), within, piece)
+        gate_exit(&blob.store.gate, shard)
+        if rc == -ENOSPC and worth_retrying(blob.store):
+            continue
+        if rc:
+            return note_lost_write(blob, rc)
+        offset += piece
+        length -= piece
+        if length == 0:
+            return 0
+
+
+cdef int release_owned(blob_t *blob, uint32_t c) noexcept nogil:
+    """Gives a cluster up; the gate is closed, so nobody is reading or writing it."""
+    cdef uint32_t own = load32(&blob.clusters[c])
+    cdef int rc
+    if own == 0:
+        return 0
+    rc = allocator_defer(&blob.store.clusters, own)
+    if rc:
+        return rc
+    store32(&blob.clusters[c], 0)
+    sub32(&blob.owned, 1)
+    map_mark_dirty(blob, c)
+    return 0
+
+
+cdef bint may_be_freed(blob_t *blob, uint32_t c) noexcept nogil:
+    cdef device_t *external = NULL
+    return (
+        blob.thin
+        and load32(&blob.clusters[c]) != 0
+        and map_resolve_below(blob, c, &external) == <uint32_t> EFFECTIVE_ZERO
+    )
+
+
+cdef int release_range(blob_t *blob, uint32_t first, uint32_t end) noexcept nogil:
+    """Frees what may be freed of clusters first..end-1, a thousand at a time."""
+    cdef store_t *store = blob.store
+    cdef bint mine = gate_is_mine(&store.gate)
+    cdef uint32_t c = first
+    cdef uint32_t stop, shard
+    cdef bint some
+    cdef int rc = 0
+    while c < end and rc == 0:
+        stop = min(end, c + 1024)
+        # Closing the gate drains all requests in flight: not for nothing.
+        some = False
+        shard = gate_enter(&store.gate)
+        rc = check_range(blob, <uint64_t> c * store.cluster_size, 0, True)
+        while rc == 0 and c < min(stop, blob.num_clusters):
+            if may_be_freed(blob, c):
+                some = True
+                break
+            c += 1
+        gate_exit(&store.gate, shard)
+        if rc or not some:
+            c = stop
+            continue
+        if not mine:
+            gate_close(&store.gate)
+        while rc == 0 and c < min(stop, blob.num_clusters):
+            if may_be_freed(blob, c):
+                rc = release_owned(blob, c)
+            c += 1
+        if not mine:
+            gate_open(&store.gate)
+        c = stop
+    return rc
+
+
+cdef int blob_unmap(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef uint32_t shard = gate_enter(&blob.store.gate)
+    cdef int rc = check_range(blob, offset, length, True)
+    cdef uint64_t first, end
+    gate_exit(&blob.store.gate, shard)
+    if rc:
+        return rc
+    first = (offset + cluster_size - 1) // cluster_size
+    end = (offset + length) // cluster_size
+    if end > first:
+        rc = release_range(blob, <uint32_t> first, <uint32_t> end)
+    # What could not be freed - edges, clusters over a parent's data - is zeroed. For freed
+    # and never written clusters this finds nothing to do.
+    if rc == 0:
+        rc = blob_write_zeroes(blob, offset, length)
+    return rc
+
+
+cdef int blob_unmap_cluster(blob_t *blob, uint32_t c) noexcept nogil:
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef uint32_t shard = gate_enter(&blob.store.gate)
+    cdef int rc = check_range(blob, c * cluster_size, cluster_size, True)
+    cdef bint over_parent = blob.parent != NULL or blob.has_external
+    if rc == 0 and (over_parent or not blob.thin) and load32(&blob.clusters[c]):
+        rc = write_owned(blob, load32(&blob.clusters[c]), 0, NULL, cluster_size)
+    gate_exit(&blob.store.gate, shard)
+    if rc == 0 and blob.thin and not over_parent:
+        rc = release_range(blob, c, c + 1)
+    return note_lost_write(blob, rc)
+
+
+cdef bint ancestor_owns(blob_t *blob, uint32_t c, uint32_t depth) noexcept nogil:
+    cdef uint32_t level = 0
+    while depth == 0 or level < depth:
+        if blob.parent == NULL:
+            return blob.has_external
+        blob = blob.parent
+        if c >= blob.num_clusters:
+            return False
+        if load32(&blob.clusters[c]):
+            return True
+        level += 1
+    return False
+
+
+cdef int blob_fill(
+    blob_t *blob, uint32_t c, uint32_t depth, bint zeros, bint *filled
+) noexcept nogil:
+    cdef uint32_t shard
+    cdef int rc
+    filled[0] = False
+    while True:
+        shard = gate_enter(&blob.store.gate)
+        rc = check_range(blob, c * <uint64_t> blob.store.cluster_size, 0, False)
+        if rc == 0 and blob.store.read_only:
+            rc = -EROFS
+        if rc == 0 and c < blob.num_clusters and load32(&blob.clusters[c]) == 0:
+            if zeros or ancestor_owns(blob, c, depth):
+                rc = write_first(blob, c, 0, NULL, 0)
+                filled[0] = rc == 0
+        gate_exit(&blob.store.gate, shard)
+        if rc != -ENOSPC or not worth_retrying(blob.store):
+            return rc
+
+
+cdef int blob_allocate(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef uint32_t shard = gate_enter(&blob.store.gate)
+    cdef int rc = check_range(blob, offset, length, True)
+    cdef uint64_t c
+    cdef bint filled
+    gate_exit(&blob.store.gate, shard)
+    c = offset // cluster_size
+    while rc == 0 and length and c * cluster_size < offset + length:
+        rc = blob_fill(blob, <uint32_t> c, 0, True, &filled)
+        c += 1
+    return rc
+
+
+cdef int blob_flush(blob_t *blob) noexcept nogil:
+    cdef int rc = store_flush(blob.store)
+    if rc == 0 and load32(&blob.failed):
+        rc = -<int> load32(&blob.failed)
+    return rc
