@@ -9,7 +9,6 @@ from lvolfs._native.allocator cimport (
     allocator_claim,
     allocator_defer,
     allocator_release,
-    allocator_t,
     allocator_take_pending,
 )
 from lvolfs._native.cluster_map cimport blob_put

@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EEXIST, EINVAL, ENOMEM, ERANGE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from lvolfs._native.allocator cimport (
     allocator_claim,
@@ -57,9 +57,8 @@ from lvolfs._native.device cimport (
     device_pwrite,
     device_t,
 )
-from lvolfs._native.metadata cimport MD_PAGE, extent_parse, page_crc_is_right, page_offset
+from lvolfs._native.metadata cimport MD_PAGE, extent_parse, page_crc_is_right
 from lvolfs._native.sync cimport (
-    add32,
     gate_close,
     gate_destroy,
     gate_enter,

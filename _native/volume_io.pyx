@@ -236,7 +236,6 @@ cdef int write_first(
 ) noexcept nogil:
     """A write to a cluster that the blob did not own when it was looked at."""
     cdef store_t *store = blob.store
-    cdef uint64_t cluster_size = store.cluster_size
     cdef pthread_mutex_t *stripe = &blob.stripe[c % STRIPES]
     cdef uint32_t own
     cdef long new = 0
