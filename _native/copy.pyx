@@ -1,0 +1,179 @@
+"""The copy loop: clusters of one endpoint to the same offsets of another."""
+
+import os
+
+from libc.errno cimport EINVAL, ENOMEM
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from lvolfs._native.control cimport (
+    Control, background_enter, background_leave, control_pace, control_t, control_yield, now_seconds,
+)
+from lvolfs._native.endpoint cimport (
+    Endpoint, endpoint_flush, endpoint_gate, endpoint_has, endpoint_read, endpoint_t,
+    endpoint_unmap_cluster, endpoint_write,
+)
+from lvolfs._native.sync cimport add64, load32, store32
+
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t size) noexcept
+
+cdef enum:
+    # A thin destination takes a cluster of its own at the first write to it, so clusters of
+    # SPDK's default size go in one piece.
+    SLICE = 4 << 20
+    ACTION_COPY = 1
+    ACTION_UNMAP = 2
+    SIDE_NONE = 0
+    SIDE_SOURCE = 1
+    SIDE_DESTINATION = 2
+
+COPY = ACTION_COPY
+UNMAP = ACTION_UNMAP
+
+
+cdef class CopyLoop:
+    cdef Endpoint source
+    cdef Endpoint destination
+    cdef Control control
+    cdef uint32_t cluster_size
+    cdef uint64_t count
+    cdef uint32_t *clusters
+    cdef uint8_t *actions
+    cdef uint32_t stopped          # a thread met an error, the others leave too
+    cdef readonly long failed_cluster
+    cdef readonly object failed_side
+
+    def __cinit__(self, Endpoint source not None, Endpoint destination not None,
+                  const uint32_t[::1] clusters not None, const uint8_t[::1] actions not None,
+                  cluster_size, Control control not None):
+        cdef Py_ssize_t i
+        source._usable()
+        destination._usable()
+        if clusters.shape[0] != actions.shape[0]:
+            raise ValueError("one action for each cluster")
+        self.source = source
+        self.destination = destination
+        self.control = control
+        self.cluster_size = cluster_size
+        self.count = clusters.shape[0]
+        self.failed_cluster = -1
+        self.failed_side = None
+        self.clusters = <uint32_t *> calloc(max(self.count, 1), sizeof(uint32_t))
+        self.actions = <uint8_t *> calloc(max(self.count, 1), 1)
+        if self.clusters == NULL or self.actions == NULL:
+            raise MemoryError
+        for i in range(<Py_ssize_t> self.count):
+            if actions[i] != ACTION_COPY and actions[i] != ACTION_UNMAP:
+                raise OSError(EINVAL, f"cluster {clusters[i]} is neither to copy nor to unmap")
+        if self.count:
+            memcpy(self.clusters, &clusters[0], self.count * sizeof(uint32_t))
+            memcpy(self.actions, &actions[0], self.count)
+
+    def __dealloc__(self):
+        free(self.clusters)
+        free(self.actions)
+
+    def run(self):
+        cdef int rc
+        cdef int32_t failed = -1
+        cdef int side = SIDE_NONE
+        with nogil:
+            rc = self.work(&failed, &side)
+        if rc < 0:
+            self._fail(rc, failed, side)
+
+    def flush(self):
+        cdef int rc
+        with nogil:
+            rc = endpoint_flush(&self.destination.raw)
+        if rc < 0:
+            self._fail(rc, -1, SIDE_DESTINATION)
+
+    def _fail(self, int rc, int32_t failed, int side):
+        reason = os.strerror(-rc)
+        if side == SIDE_NONE:
+            raise OSError(-rc, f"copying {self.source.name} to {self.destination.name}: {reason}")
+        name, verb = (
+            (self.source.name, "reading") if side == SIDE_SOURCE
+            else (self.destination.name, "writing")
+        )
+        self.failed_side = "source" if side == SIDE_SOURCE else "destination"
+        if failed < 0:
+            raise OSError(-rc, f"flushing {name}: {reason}")
+        self.failed_cluster = failed
+        raise OSError(-rc, f"{verb} cluster {failed} of {name}: {reason}")
+
+    cdef int work(self, int32_t *failed, int *side) noexcept nogil:
+        cdef control_t *control = &self.control.raw
+        cdef uint64_t room = (min(self.cluster_size, <uint32_t> SLICE) + 4095) & ~<uint64_t> 4095
+        cdef void *buf = aligned_alloc(4096, room)
+        cdef uint64_t i
+        cdef uint32_t c
+        cdef int rc = 0
+        if buf == NULL:
+            rc = -ENOMEM
+        while rc == 0 and not load32(&self.stopped):
+            i = add64(&control.next, 1)
+            if i >= self.count:
+                break
+            c = self.clusters[i]
+            rc = control_pace(control, 0)
+            if rc < 0:
+                break
+            if self.actions[i] == ACTION_COPY:
+                rc = self.copy_one(control, c, buf, side)
+            else:
+                background_enter()
+                rc = endpoint_unmap_cluster(&self.destination.raw, c, self.cluster_size)
+                background_leave()
+                if rc < 0:
+                    side[0] = SIDE_DESTINATION
+            if rc < 0:
+                failed[0] = <int32_t> c
+            elif self.actions[i] == ACTION_COPY:
+                add64(&control.copied, 1)
+            else:
+                add64(&control.unmapped, 1)
+        if rc < 0:
+            store32(&self.stopped, 1)
+        free(buf)
+        return rc
+
+    cdef int copy_one(self, control_t *control, uint32_t c, void *buf, int *side) noexcept nogil:
+        cdef endpoint_t *source = &self.source.raw
+        cdef endpoint_t *destination = &self.destination.raw
+        cdef uint64_t base = <uint64_t> c * self.cluster_size
+        cdef uint64_t done = 0, part
+        cdef double begun, took
+        cdef int rc
+        rc = endpoint_has(source, c)
+        if rc < 0:
+            side[0] = SIDE_SOURCE
+            return rc
+        while done < self.cluster_size:
+            part = min(self.cluster_size - done, <uint64_t> SLICE)
+            rc = control_pace(control, part)
+            if rc < 0:
+                return rc
+            begun = now_seconds()
+            background_enter()
+            rc = endpoint_read(source, buf, base + done, part)
+            if rc < 0:
+                side[0] = SIDE_SOURCE
+            else:
+                add64(&control.bytes_read, part)
+                rc = endpoint_write(destination, buf, base + done, part)
+                if rc < 0:
+                    side[0] = SIDE_DESTINATION
+                else:
+                    add64(&control.bytes_written, part)
+            background_leave()
+            if rc < 0:
+                return rc
+            took = now_seconds() - begun
+            control_yield(control, endpoint_gate(source), took)
+            control_yield(control, endpoint_gate(destination), took)
+            done += part
+        return 0

@@ -1,0 +1,31 @@
+"""A Network Block Device server as a place to copy to."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef extern from "libnbd.h" nogil:
+    ctypedef struct nbd_handle:
+        pass
+
+
+ctypedef struct nbd_target_t:
+    nbd_handle *handle
+    uint64_t size           # bytes
+    uint32_t max_request    # bytes of one request
+    bint can_zero
+    bint can_flush
+
+
+# All return 0 or -errno and are safe from several threads.
+cdef int nbd_target_read(nbd_target_t *target, void *buf, uint64_t offset, uint64_t length) noexcept nogil
+cdef int nbd_target_write(nbd_target_t *target, const void *buf, uint64_t offset,
+                          uint64_t length) noexcept nogil
+# Afterwards the range reads as zeros; the server may free its space.
+cdef int nbd_target_zero(nbd_target_t *target, uint64_t offset, uint64_t length) noexcept nogil
+cdef int nbd_target_flush(nbd_target_t *target) noexcept nogil
+
+
+cdef class NbdTarget:
+    cdef nbd_target_t raw
+    cdef readonly str uri
+    cdef bint _read_only

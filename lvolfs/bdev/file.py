@@ -1,0 +1,107 @@
+"""Regular files and block devices as destinations."""
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from contextlib import ExitStack
+from typing import NoReturn
+
+from lvolfs._native.endpoint import Endpoint
+from lvolfs.bdev.destination import Destination
+from lvolfs.bdev.openers import lease_refused, loop_device_of, mounted_at, writer_of
+
+_BLKROGET = 0x125E
+
+
+def open_file(path: str) -> Destination:
+    """Opens and locks a regular file or block device for writing.
+
+    OSError: ENOENT, EINVAL for anything else than those two, EROFS for a read-only device,
+    EBUSY when it is mounted, behind a loop device, locked (an open store is), or open for
+    writing elsewhere.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise OSError(
+            error.errno, f"destination '{path}': {error.strerror}; it must exist with its full size"
+        ) from None
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise OSError(
+            errno.EINVAL, f"destination '{path}' is neither a regular file nor a block device"
+        )
+    is_block = stat.S_ISBLK(mode)
+    held = ExitStack()
+    try:
+        descriptor = _open_block(path, held) if is_block else _open_regular(path, held)
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        endpoint = Endpoint.of_file(descriptor, size, f"'{path}'")
+    except BaseException:
+        held.close()
+        raise
+    return Destination("block device" if is_block else "file", path, size, endpoint, held)
+
+
+def _open(path: str, flags: int, held: ExitStack) -> int:
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(error.errno, f"destination '{path}': {error.strerror}") from None
+    held.callback(os.close, descriptor)
+    return descriptor
+
+
+def _busy(path: str, why: str) -> NoReturn:
+    raise OSError(errno.EBUSY, f"destination '{path}' {why}")
+
+
+def _lock(path: str, descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _busy(
+            path,
+            f"is locked by {writer_of(path) or 'another process'}: "
+            "an open store or another copy; close it first",
+        )
+
+
+def _open_regular(path: str, held: ExitStack) -> int:
+    device = loop_device_of(path)
+    if device is not None:
+        _busy(path, f"is the backing file of {device}; detach that first (losetup -d {device})")
+    with ExitStack() as briefly:
+        # Before we open it for writing ourselves, or every answer would be "yes".
+        refused = lease_refused(_open(path, os.O_RDONLY, briefly))
+        writer = writer_of(path)
+    descriptor = _open(path, os.O_RDWR, held)
+    _lock(path, descriptor)
+    if refused or writer is not None:
+        _busy(path, f"is open for writing elsewhere: {writer or 'by another process'}")
+    return descriptor
+
+
+def _open_block(path: str, held: ExitStack) -> int:
+    where = mounted_at(path)
+    if where is not None:
+        _busy(path, f"is mounted at {where}; unmount it first")
+    writer = writer_of(path)
+    try:
+        # On a block device O_EXCL without O_CREAT means: nobody else may have claimed it
+        # (mounted, part of a RAID, a partition of it in use, ...).
+        descriptor = _open(path, os.O_RDWR | os.O_EXCL, held)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            _busy(path, "is in use by the kernel or another process; release it first")
+        if error.errno in (errno.EROFS, errno.EACCES) and os.geteuid() == 0:
+            raise OSError(errno.EROFS, f"destination '{path}' is a read-only device") from None
+        raise
+    read_only = struct.unpack("i", fcntl.ioctl(descriptor, _BLKROGET, bytes(4)))[0]
+    if read_only:
+        raise OSError(errno.EROFS, f"destination '{path}' is a read-only device")
+    _lock(path, descriptor)
+    if writer is not None:
+        _busy(path, f"is open for writing elsewhere: {writer}")
+    return descriptor

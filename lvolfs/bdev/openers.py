@@ -1,0 +1,85 @@
+"""Who has a file or block device open for writing, as far as this process may see."""
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+_ACCESS_MODES = os.O_ACCMODE
+
+
+def mounted_at(path: str) -> str | None:
+    """The mount point of a block device, or of a file system inside a loop-mounted file."""
+    number = os.stat(path).st_rdev
+    device = f"{os.major(number)}:{os.minor(number)}"
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        fields = line.split(" ")
+        if fields[2] == device:
+            return fields[4].encode("latin-1", "replace").decode("unicode_escape")
+    return None
+
+
+def loop_device_of(path: str) -> str | None:
+    """The loop device that has this regular file as its backing file."""
+    here = os.stat(path)
+    for entry in sorted(Path("/sys/block").glob("loop*/loop/backing_file")):
+        try:
+            backing = entry.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
+            there = os.stat(backing)  # noqa: PTH116
+        except OSError:
+            continue  # detached meanwhile, or a file that is gone
+        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+            return f"/dev/{entry.parent.parent.name}"
+    return None
+
+
+def writer_of(path: str) -> str | None:
+    """"process NAME (PID)" for one that has the file or device open for writing.
+
+    Looks at the processes that this user may look at; None proves nothing.
+    """
+    here = os.stat(path)
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal():
+            continue
+        try:
+            for descriptor in (process / "fd").iterdir():
+                if _writes(process, descriptor.name, here):
+                    name = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+                    return f"process {name} ({process.name})"
+        except OSError:
+            continue  # ended meanwhile, or another user's
+    return None
+
+
+def _writes(process: Path, descriptor: str, here: os.stat_result) -> bool:
+    try:
+        there = (process / "fd" / descriptor).stat()
+        if stat.S_ISBLK(here.st_mode):
+            same = stat.S_ISBLK(there.st_mode) and here.st_rdev == there.st_rdev
+        else:
+            same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+        if not same:
+            return False
+        for line in (process / "fdinfo" / descriptor).read_text(encoding="ascii").splitlines():
+            if line.startswith("flags:"):
+                return int(line.split()[1], 8) & _ACCESS_MODES != os.O_RDONLY
+    except OSError:
+        return False  # closed meanwhile
+    return False
+
+
+def lease_refused(descriptor: int) -> bool:
+    """True when somebody has the regular file open for writing or mapped so.
+
+    The kernel grants a read lease only on a file that nobody writes; `descriptor` must be
+    open read-only. False where leases are not to be had (other owner, some file systems).
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
