@@ -227,6 +227,7 @@ cdef class ChecksumLoop:
     cdef uint64_t zeros            # checksum of a cluster of zeros
     cdef uint32_t *clusters
     cdef uint64_t *values
+    cdef uint64_t next             # the first item that no thread has taken yet
     cdef uint32_t stopped          # a thread met an error, the others leave too
     cdef readonly long failed_cluster
 
@@ -281,7 +282,7 @@ cdef class ChecksumLoop:
         if buf == NULL or state == NULL:
             rc = -ENOMEM
         while rc == 0 and not load32(&self.stopped):
-            i = add64(&control.next, 1)
+            i = add64(&self.next, 1)
             if i >= self.count:
                 break
             rc = self.hash_one(control, e, self.clusters[i], buf, state, &self.values[i])

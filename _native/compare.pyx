@@ -28,6 +28,7 @@ cdef class CompareLoop:
     cdef uint64_t count
     cdef uint32_t *clusters
     cdef uint8_t *differs
+    cdef uint64_t next             # the first item that no thread has taken yet
     cdef uint32_t stopped          # a thread met an error, the others leave too
 
     def __cinit__(self, Endpoint left not None, Endpoint right not None,
@@ -73,7 +74,7 @@ cdef class CompareLoop:
         if bufs == NULL:
             rc = -ENOMEM
         while rc == 0 and not load32(&self.stopped):
-            i = add64(&control.next, 1)
+            i = add64(&self.next, 1)
             if i >= self.count:
                 break
             rc = self.compare_one(control, self.clusters[i], bufs, bufs + room, &self.differs[i], on_left)

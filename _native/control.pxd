@@ -7,7 +7,6 @@ from lvolfs._native.sync cimport gate_t, pthread_mutex_t
 
 ctypedef struct control_t:
     uint32_t cancelled
-    uint64_t next               # first item that no thread has taken yet
     uint64_t copied             # clusters
     uint64_t unmapped           # clusters
     uint64_t hashed             # clusters

@@ -2,7 +2,8 @@ def enter_background() -> None:
     """Lowers the CPU and I/O priority of the calling thread, for good: for job threads only."""
 
 class Control:
-    """Progress, cancellation and rate limit of one background loop; shared by its threads.
+    """Progress, cancellation and rate limit of a background operation; shared by its threads
+    and by the loops that it runs one after the other.
 
     Counters only grow and may be read at any time. `rate` is bytes per second counted at
     the source, 0 = no limit, and may be changed while the loop runs.

@@ -41,6 +41,7 @@ cdef class CopyLoop:
     cdef uint64_t count
     cdef uint32_t *clusters
     cdef uint8_t *actions
+    cdef uint64_t next             # the first item that no thread has taken yet
     cdef uint32_t stopped          # a thread met an error, the others leave too
     cdef readonly long failed_cluster
     cdef readonly object failed_side
@@ -115,7 +116,7 @@ cdef class CopyLoop:
         if buf == NULL:
             rc = -ENOMEM
         while rc == 0 and not load32(&self.stopped):
-            i = add64(&control.next, 1)
+            i = add64(&self.next, 1)
             if i >= self.count:
                 break
             c = self.clusters[i]

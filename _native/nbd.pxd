@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 
 cdef extern from "libnbd.h" nogil:
-    ctypedef struct nbd_handle:
+    struct nbd_handle:
         pass
 
 

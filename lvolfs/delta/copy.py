@@ -78,7 +78,10 @@ def shallow_copy(
         loop.run()
         loop.flush()
 
-    return registry(store).start(job, work, held)
+    started = registry(store).start(job, work, held)
+    if not isinstance(destination, str | os.PathLike) and destination.store is not store:
+        registry(destination.store).adopt(started)
+    return started
 
 
 def _refuse_own_chain(source: "Lvol", destination: "Lvol | str | os.PathLike[str]") -> None:

@@ -75,12 +75,15 @@ class Job:
     def done(self) -> int:
         """Clusters dealt with so far."""
         control = self.control
-        return self.skipped + control.copied + control.unmapped + control.hashed
+        if self.kind in ("checksum", "verify"):
+            return control.hashed
+        return self.skipped + control.copied + control.unmapped
 
     @property
     def bytes(self) -> int:
-        control = self.control
-        return control.bytes_written if self.kind == "copy" else control.bytes_read
+        if self.kind in ("checksum", "verify"):
+            return self.control.bytes_read
+        return self.control.bytes_written
 
     @property
     def seconds(self) -> float:
@@ -153,7 +156,6 @@ class JobRegistry:
         self._store_name = store_name
         self._lock = threading.Lock()
         self._jobs: dict[int, Job] = {}
-        self._threads: dict[int, threading.Thread] = {}
         self._closed = False
         _registries.add(self)
 
@@ -168,20 +170,23 @@ class JobRegistry:
                     raise OSError(
                         errno.ESHUTDOWN, f"store '{self._store_name}' is being closed; open it again"
                     )
-                self._jobs[job.id] = job
-                thread = threading.Thread(
+                threading.Thread(
                     target=self._run,
                     args=(job, work, held),
                     name=f"lvolfs-{job.kind}-{job.id}",
                     daemon=True,
-                )
-                self._threads[job.id] = thread
-                thread.start()
+                ).start()
+                self._jobs[job.id] = job
         except BaseException:
             if held is not None:
                 held.close()
             raise
         return job
+
+    def adopt(self, job: Job) -> None:
+        """Lists a job that another store's registry runs and that works on this store too."""
+        with self._lock:
+            self._jobs[job.id] = job
 
     def add_refused(self, job: Job, reason: OSError) -> Job:
         """Keeps a job that could not start, in state "error"."""
@@ -230,14 +235,12 @@ class JobRegistry:
         engine goes away."""
         with self._lock:
             self._closed = True
-            threads = list(self._threads.values())
             jobs = list(self._jobs.values())
         for job in jobs:
             if not job.finished:
                 job.cancel()
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        for job in jobs:
+            job.wait()
 
     def _run(self, job: Job, work: Callable[[Job], object], held: ExitStack | None) -> None:
         state: State = "complete"
@@ -256,11 +259,10 @@ class JobRegistry:
             text = f"{os.strerror(errno.EIO)}: unexpected {type(error).__name__}: {error}"
         finally:
             job.end(state, error=text, code=code)
-            self._drop_old(job)
+            self._drop_old()
 
-    def _drop_old(self, ended: Job) -> None:
+    def _drop_old(self) -> None:
         with self._lock:
-            self._threads.pop(ended.id, None)
             finished = [key for key in sorted(self._jobs) if self._jobs[key].finished]
             for key in finished[:-KEPT_FINISHED]:
                 del self._jobs[key]
@@ -276,6 +278,7 @@ def registry(store: "Lvstore") -> JobRegistry:
         if found is None:
             found = JobRegistry(store.name)
             store.jobs = found
+            store.closers.append(found.close)
         return found
 
 
@@ -285,5 +288,5 @@ def _stop_all() -> None:
 
 
 # Threads are daemons, or an interrupted command would wait for its copy to end; they are
-# cancelled and joined here because a native loop must not outlive the interpreter.
+# cancelled and awaited here because a native loop must not outlive the interpreter.
 atexit.register(_stop_all)
