@@ -1,5 +1,7 @@
 """What every kind of destination offers while it is held open for one copy."""
 
+from __future__ import annotations
+
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -25,7 +27,7 @@ class Destination:
     def close(self) -> None:
         self.held.close()
 
-    def __enter__(self) -> "Destination":
+    def __enter__(self) -> Destination:
         return self
 
     def __exit__(

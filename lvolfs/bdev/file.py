@@ -1,11 +1,14 @@
 """Regular files and block devices as destinations."""
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import os
 import stat
 import struct
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NoReturn
 
 from lvolfs._native.endpoint import Endpoint
@@ -23,7 +26,7 @@ def open_file(path: str) -> Destination:
     writing elsewhere.
     """
     try:
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
     except OSError as error:
         raise OSError(
             error.errno, f"destination '{path}': {error.strerror}; it must exist with its full size"

@@ -1,5 +1,7 @@
 """Lvols of an open store as destinations."""
 
+from __future__ import annotations
+
 import errno
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ if TYPE_CHECKING:
     from lvolfs.lvstore.lvol import Lvol
 
 
-def open_lvol(lvol: "Lvol", *, operation: str = "copy") -> Destination:
+def open_lvol(lvol: Lvol, *, operation: str = "copy") -> Destination:
     """Opens a volume for writing and keeps other operations off it.
 
     OSError: EROFS for a snapshot, a read-only lvol or store, EBUSY when it is open for

@@ -1,5 +1,7 @@
 """NBD exports as destinations."""
 
+from __future__ import annotations
+
 import errno
 
 from lvolfs._native.endpoint import Endpoint
@@ -19,12 +21,9 @@ def open_nbd(uri: str) -> Destination:
     OSError: what libnbd reports, EROFS for a read-only export.
     """
     target = NbdTarget(uri)
-    try:
-        if target.read_only:
-            raise OSError(errno.EROFS, f"destination {uri} is a read-only export")
-        destination = Destination("nbd", uri, target.size, Endpoint.of_nbd(target))
-        destination.held.callback(target.close)
-    except BaseException:
+    if target.read_only:
         target.close()
-        raise
+        raise OSError(errno.EROFS, f"destination {uri} is a read-only export")
+    destination = Destination("nbd", uri, target.size, Endpoint.of_nbd(target))
+    destination.held.callback(target.close)
     return destination

@@ -1,5 +1,7 @@
 """Who has a file or block device open for writing, as far as this process may see."""
 
+from __future__ import annotations
+
 import fcntl
 import os
 import stat
@@ -10,7 +12,7 @@ _ACCESS_MODES = os.O_ACCMODE
 
 def mounted_at(path: str) -> str | None:
     """The mount point of a block device, or of a file system inside a loop-mounted file."""
-    number = os.stat(path).st_rdev
+    number = Path(path).stat().st_rdev
     device = f"{os.major(number)}:{os.minor(number)}"
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         fields = line.split(" ")
@@ -21,11 +23,11 @@ def mounted_at(path: str) -> str | None:
 
 def loop_device_of(path: str) -> str | None:
     """The loop device that has this regular file as its backing file."""
-    here = os.stat(path)
+    here = Path(path).stat()
     for entry in sorted(Path("/sys/block").glob("loop*/loop/backing_file")):
         try:
             backing = entry.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
-            there = os.stat(backing)  # noqa: PTH116
+            there = Path(backing).stat()
         except OSError:
             continue  # detached meanwhile, or a file that is gone
         if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
@@ -34,11 +36,11 @@ def loop_device_of(path: str) -> str | None:
 
 
 def writer_of(path: str) -> str | None:
-    """"process NAME (PID)" for one that has the file or device open for writing.
+    """ "process NAME (PID)" for one that has the file or device open for writing.
 
     Looks at the processes that this user may look at; None proves nothing.
     """
-    here = os.stat(path)
+    here = Path(path).stat()
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal():
             continue

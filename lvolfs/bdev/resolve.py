@@ -1,7 +1,10 @@
 """From what a user writes to an open destination."""
 
+from __future__ import annotations
+
 import errno
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvolfs.bdev.destination import Destination
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from lvolfs.lvstore.store import Lvstore
 
 
-def open_destination(destination: "Lvol | str | os.PathLike[str]", store: "Lvstore") -> Destination:
+def open_destination(destination: Lvol | str | os.PathLike[str], store: Lvstore) -> Destination:
     """Opens a destination for writing.
 
     A text is an NBD URI, a path if it starts with "/", "./" or "../", and otherwise a name,
@@ -34,12 +37,13 @@ def open_destination(destination: "Lvol | str | os.PathLike[str]", store: "Lvsto
     return open_lvol(store.get(text))
 
 
-def _refuse_own_device(path: str, store: "Lvstore") -> None:
+def _refuse_own_device(path: str, store: Lvstore) -> None:
     try:
-        same = os.path.samefile(path, store.path)
+        same = Path(path).samefile(store.path)
     except OSError:
         return  # missing: open_file says so
     if same:
         raise OSError(
-            errno.EBUSY, f"destination '{path}' is the file that store '{store.name}' itself is kept in"
+            errno.EBUSY,
+            f"destination '{path}' is the file that store '{store.name}' itself is kept in",
         )

@@ -24,13 +24,18 @@ the snapshot own more clusters than the table was made for, and that is how such
 recognised: it counts as not registered.
 """
 
+from __future__ import annotations
+
 import struct
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from lvolfs._native.checksum import Algorithm, snapshot_checksum
+from lvolfs._native.checksum import snapshot_checksum
+
+if TYPE_CHECKING:
+    from lvolfs._native.checksum import Algorithm
 
 ALGORITHMS: Final[tuple[Algorithm, ...]] = ("xxh3", "crc64")
 CHECKSUM_XATTR: Final = "checksum"
@@ -87,7 +92,7 @@ class ChecksumTable:
     num_clusters: int
     owned: bytes
     registered: bytes
-    values: "array[int]"
+    values: array[int]
     snapshot_checksum: int | None
 
     @property
@@ -121,21 +126,18 @@ class ChecksumTable:
 def make_table(
     algorithm: Algorithm,
     cluster_size: int,
-    num_clusters: int,
     owned: bytes,
     registered: bytes,
-    values: "array[int]",
+    values: array[int],
 ) -> ChecksumTable:
     """Fills the snapshot checksum in when everything owned is registered."""
     whole = None
     if registered == owned:
         whole = digest(algorithm, cluster_size, registered, values)
-    return ChecksumTable(algorithm, cluster_size, num_clusters, owned, registered, values, whole)
+    return ChecksumTable(algorithm, cluster_size, len(values), owned, registered, values, whole)
 
 
-def digest(
-    algorithm: Algorithm, cluster_size: int, registered: bytes, values: "array[int]"
-) -> int:
+def digest(algorithm: Algorithm, cluster_size: int, registered: bytes, values: array[int]) -> int:
     """The snapshot checksum over the registered clusters."""
     clusters = array("I", bits_set(registered))
     return snapshot_checksum(
@@ -222,7 +224,7 @@ def decode_xattrs(
 
 
 def _take_chunk(
-    name: str, number: int, value: bytes, registered: bytearray, values: "array[int]"
+    name: str, number: int, value: bytes, registered: bytearray, values: array[int]
 ) -> None:
     bitmap, packed = value[:_CHUNK_BITMAP], value[_CHUNK_BITMAP:]
     indexes = list(bits_set(bitmap))
@@ -237,7 +239,7 @@ def _take_chunk(
         values[first + i] = checksum
 
 
-def encode_records(values: "array[int]") -> bytes:
+def encode_records(values: array[int]) -> bytes:
     """Type-7 records of one value per cluster."""
     packed = bytearray()
     zeros = 0
@@ -292,7 +294,7 @@ def decode_records(
     for cluster, value in enumerate(values):
         if value and not bit(owned, cluster):
             raise CorruptTableError(f"cluster {cluster} has a checksum but is not owned")
-    table = make_table("crc64", cluster_size, num_clusters, owned, owned, values)
+    table = make_table("crc64", cluster_size, owned, owned, values)
     if checksum != table.snapshot_checksum:
         raise CorruptTableError("the per-cluster checksums do not add up to the snapshot's")
     return table

@@ -1,5 +1,7 @@
 """Registering, reading and verifying the checksums of snapshots."""
 
+from __future__ import annotations
+
 import errno
 import logging
 import os
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
-from lvolfs._native.checksum import Algorithm, ChecksumLoop
+from lvolfs._native.checksum import ChecksumLoop
 from lvolfs._native.control import Control, enter_background
 from lvolfs._native.endpoint import Endpoint
 from lvolfs.delta.checksum_table import (
@@ -33,6 +35,7 @@ from lvolfs.delta.checksum_table import (
 from lvolfs.delta.jobs import Job, registry
 
 if TYPE_CHECKING:
+    from lvolfs._native.checksum import Algorithm
     from lvolfs.lvstore.lvol import Lvol
 
 _log = logging.getLogger(__name__)
@@ -64,7 +67,7 @@ def parse_algorithm(name: str) -> Algorithm:
 
 def select_clusters(
     lvol_name: str, num_clusters: int, clusters: Iterable[int | range] | None
-) -> "array[int] | None":
+) -> array[int] | None:
     """The indexes in the order given, ranges unfolded; None stays None (all).
 
     OSError(ERANGE) for one past the end, OSError(EINVAL) for an empty selection.
@@ -74,7 +77,9 @@ def select_clusters(
     found: array[int] = array("I")
     for item in clusters:
         part = item if isinstance(item, range) else range(item, item + 1)
-        if len(part) and not (0 <= min(part[0], part[-1]) and max(part[0], part[-1]) < num_clusters):
+        if len(part) and not (
+            min(part[0], part[-1]) >= 0 and max(part[0], part[-1]) < num_clusters
+        ):
             raise OSError(
                 errno.ERANGE,
                 f"cluster {max(part[0], part[-1])} is past the end of lvol '{lvol_name}', "
@@ -91,12 +96,12 @@ def select_clusters(
 def hash_clusters(
     endpoint: Endpoint,
     algorithm: Algorithm,
-    clusters: "array[int]",
+    clusters: array[int],
     cluster_size: int,
     control: Control,
     *,
     threads: int = 1,
-) -> "array[int]":
+) -> array[int]:
     """The checksum of each cluster given, read now; in this thread and threads-1 more."""
     loop = ChecksumLoop(endpoint, algorithm, clusters, cluster_size, control)
     failures: list[BaseException] = []
@@ -130,7 +135,7 @@ def _threads(parallel: int | None) -> int:
 
 
 def register(
-    lvol: "Lvol",
+    lvol: Lvol,
     clusters: Iterable[int | range] | None = None,
     algorithm: str = "xxh3",
     *,
@@ -153,7 +158,9 @@ def register(
             "take a snapshot and register that",
         )
     if store.read_only:
-        raise OSError(errno.EROFS, f"store '{store.name}' is open read-only; checksums cannot be kept")
+        raise OSError(
+            errno.EROFS, f"store '{store.name}' is open read-only; checksums cannot be kept"
+        )
     wanted = select_clusters(lvol.name, lvol.num_clusters, clusters)
     held = ExitStack()
     try:
@@ -184,7 +191,7 @@ def register(
 
 
 def _keep(
-    lvol: "Lvol", algorithm: Algorithm, owned: bytes, todo: "array[int]", found: "array[int]"
+    lvol: Lvol, algorithm: Algorithm, owned: bytes, todo: array[int], found: array[int]
 ) -> ChecksumTable:
     registered = bytearray(len(owned))
     values = array("Q", bytes(8 * lvol.num_clusters))
@@ -195,14 +202,12 @@ def _keep(
     for cluster, value in zip(todo, found, strict=True):
         registered[cluster >> 3] |= 1 << (cluster & 7)
         values[cluster] = value
-    made = make_table(
-        algorithm, lvol.store.cluster_size, lvol.num_clusters, owned, bytes(registered), values
-    )
+    made = make_table(algorithm, lvol.store.cluster_size, owned, bytes(registered), values)
     _store(lvol, made)
     return made
 
 
-def _store(lvol: "Lvol", made: ChecksumTable) -> None:
+def _store(lvol: Lvol, made: ChecksumTable) -> None:
     with lvol.store.lock:
         updates: dict[str, bytes | None] = {
             name: None for name in lvol.metadata.xattrs if is_table_xattr(name, made.algorithm)
@@ -221,7 +226,7 @@ def _store(lvol: "Lvol", made: ChecksumTable) -> None:
     _tables.pop(lvol, None)
 
 
-def stop(lvol: "Lvol") -> None:
+def stop(lvol: Lvol) -> None:
     """Asks the registration under way to end; OSError(ESRCH) if there is none."""
     job = registry(lvol.store).active("checksum", lvol.uuid)
     if job is None:
@@ -229,12 +234,12 @@ def stop(lvol: "Lvol") -> None:
     job.cancel()
 
 
-_tables: "WeakKeyDictionary[Lvol, dict[Algorithm, tuple[object, ChecksumTable | None]]]" = (
+_tables: WeakKeyDictionary[Lvol, dict[Algorithm, tuple[object, ChecksumTable | None]]] = (
     WeakKeyDictionary()
 )
 
 
-def table(lvol: "Lvol", algorithm: str | None = None) -> ChecksumTable | None:
+def table(lvol: Lvol, algorithm: str | None = None) -> ChecksumTable | None:
     """What is registered, None if nothing is (or nothing that can be believed).
 
     Without an algorithm: a complete table before a partial one, xxh3 before crc64.
@@ -242,10 +247,12 @@ def table(lvol: "Lvol", algorithm: str | None = None) -> ChecksumTable | None:
     if algorithm is not None:
         return _table(lvol, parse_algorithm(algorithm))
     found = [each for each in (_table(lvol, name) for name in ALGORITHMS) if each is not None]
-    return max(found, key=lambda each: (each.complete, each.snapshot_checksum is not None), default=None)
+    return max(
+        found, key=lambda each: (each.complete, each.snapshot_checksum is not None), default=None
+    )
 
 
-def _table(lvol: "Lvol", algorithm: Algorithm) -> ChecksumTable | None:
+def _table(lvol: Lvol, algorithm: Algorithm) -> ChecksumTable | None:
     xattrs = lvol.metadata.xattrs
     # A table's digest is in its summary, so the table is the same while these are.
     stamp = (
@@ -264,34 +271,31 @@ def _table(lvol: "Lvol", algorithm: Algorithm) -> ChecksumTable | None:
     return found
 
 
-def read_table(
-    lvol: "Lvol", algorithm: Algorithm
-) -> tuple[ChecksumTable | None, str | None]:
+def read_table(lvol: Lvol, algorithm: Algorithm) -> tuple[ChecksumTable | None, str | None]:
     """(table, None), (None, None) when nothing is stored, or (None, why it is not believed)."""
-    size, count, owned = lvol.store.cluster_size, lvol.num_clusters, lvol.fragmap()
-    xattrs = lvol.metadata.xattrs
     try:
-        if algorithm == "crc64":
-            raw = xattrs.get(CHECKSUM_XATTR)
-            records = lvol.checksum_records
-            if raw is not None and len(raw) != 8:
-                raise CorruptTableError(f"xattr {CHECKSUM_XATTR} has {len(raw)} bytes, not 8")
-            if records and raw is None:
-                raise CorruptTableError("per-cluster checksums without the snapshot's")
-            if raw is not None:
-                checksum = int.from_bytes(raw, "little")
-                return decode_records(
-                    records, checksum, cluster_size=size, num_clusters=count, owned=owned
-                ), None
-        return decode_xattrs(
-            algorithm, xattrs, cluster_size=size, num_clusters=count, owned=owned
-        ), None
+        return _read_table(lvol, algorithm), None
     except CorruptTableError as problem:
         return None, str(problem)
 
 
+def _read_table(lvol: Lvol, algorithm: Algorithm) -> ChecksumTable | None:
+    size, count, owned = lvol.store.cluster_size, lvol.num_clusters, lvol.fragmap()
+    xattrs = lvol.metadata.xattrs
+    raw = xattrs.get(CHECKSUM_XATTR)
+    records = lvol.checksum_records
+    if algorithm == "crc64" and (raw is not None or records):
+        if raw is None:
+            raise CorruptTableError("per-cluster checksums without the snapshot's")
+        if len(raw) != 8:
+            raise CorruptTableError(f"xattr {CHECKSUM_XATTR} has {len(raw)} bytes, not 8")
+        checksum = int.from_bytes(raw, "little")
+        return decode_records(records, checksum, cluster_size=size, num_clusters=count, owned=owned)
+    return decode_xattrs(algorithm, xattrs, cluster_size=size, num_clusters=count, owned=owned)
+
+
 def verify(
-    lvol: "Lvol", algorithm: str | None = None, *, rate: int = 0, parallel: int | None = None
+    lvol: Lvol, algorithm: str | None = None, *, rate: int = 0, parallel: int | None = None
 ) -> Job:
     """Reads every registered cluster again and compares; the job's result is a VerifyReport.
 
@@ -327,19 +331,16 @@ def verify(
 
 
 def _mismatches(
-    found: ChecksumTable, todo: Sequence[int], values: "array[int]", *, only_whole: bool
+    found: ChecksumTable, todo: Sequence[int], values: array[int], *, only_whole: bool
 ) -> list[int]:
     if not only_whole:
-        return [
-            c for c, value in zip(todo, values, strict=True) if value != found.values[c]
-        ]
+        return [c for c, value in zip(todo, values, strict=True) if value != found.values[c]]
     all_values = array("Q", bytes(8 * found.num_clusters))
     for cluster, value in zip(todo, values, strict=True):
         all_values[cluster] = value
     again = make_table(
         found.algorithm,
         found.cluster_size,
-        found.num_clusters,
         found.owned,
         found.owned,
         all_values,

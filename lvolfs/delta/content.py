@@ -1,17 +1,20 @@
 """What a lvol shows through its whole chain: where each cluster is and what is known of it."""
 
+from __future__ import annotations
+
 import sys
 from array import array
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lvolfs._native.checksum import Algorithm, zero_cluster
+from lvolfs._native.checksum import zero_cluster
 from lvolfs._native.endpoint import Endpoint
 from lvolfs.delta.checksum_table import bit, bits_set
 from lvolfs.delta.checksums import table
 
 if TYPE_CHECKING:
+    from lvolfs._native.checksum import Algorithm
     from lvolfs.lvstore.lvol import Lvol
 
 # Beside device cluster numbers, as Blob.resolve gives them; UNKNOWN is for content in
@@ -35,18 +38,21 @@ class Content(Protocol):
     @property
     def space(self) -> object:
         """Places of two contents mean the same where their spaces are the same object."""
-    def places(self) -> "array[int]":
+
+    def places(self) -> array[int]:
         """array("I"): per cluster the device cluster, or ZEROS, EXTERNAL, UNKNOWN."""
-    def known(self, algorithm: Algorithm) -> tuple[bytes, "array[int]"]:
+
+    def known(self, algorithm: Algorithm) -> tuple[bytes, array[int]]:
         """(bitmap, array("Q")): which clusters' checksums are registered by whoever owns them
         in the chain (unwritten ones have that of a zero cluster), and what they are."""
+
     def reading(self) -> AbstractContextManager[Endpoint]: ...
 
 
 class LvolContent:
     """An lvol of a store that is open in this process."""
 
-    def __init__(self, lvol: "Lvol") -> None:
+    def __init__(self, lvol: Lvol) -> None:
         self._lvol = lvol
 
     @property
@@ -69,14 +75,14 @@ class LvolContent:
     def space(self) -> object:
         return self._lvol.store
 
-    def places(self) -> "array[int]":
+    def places(self) -> array[int]:
         found: array[int] = array("I")
         found.frombytes(self._lvol.blob.resolve())
         if sys.byteorder == "big":
             found.byteswap()
         return found
 
-    def known(self, algorithm: Algorithm) -> tuple[bytes, "array[int]"]:
+    def known(self, algorithm: Algorithm) -> tuple[bytes, array[int]]:
         count = self.num_clusters
         bitmap = bytearray(-(-count // 8))
         values = array("Q", bytes(8 * count))

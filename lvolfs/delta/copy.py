@@ -1,5 +1,7 @@
 """Shallow copy, range shallow copy and deep copy of a snapshot, in the background."""
 
+from __future__ import annotations
+
 import errno
 import os
 import sys
@@ -22,8 +24,8 @@ RESOLVES_TO_ZEROS = 0xFFFFFFFF
 
 
 def shallow_copy(
-    source: "Lvol",
-    destination: "Lvol | str | os.PathLike[str]",
+    source: Lvol,
+    destination: Lvol | str | os.PathLike[str],
     clusters: Iterable[int | range] | None = None,
     deep: bool = False,
     *,
@@ -45,7 +47,7 @@ def shallow_copy(
     all but a destination that cannot be had, and an empty selection.
     """
     if clusters is not None and deep:
-        raise OSError(errno.EINVAL, "a deep copy takes all clusters; it cannot be given a selection")
+        raise OSError(errno.EINVAL, "a deep copy takes all clusters, not a selection")
     if clusters is not None:
         clusters = list(clusters)
         if not clusters:
@@ -84,7 +86,7 @@ def shallow_copy(
     return started
 
 
-def _refuse_own_chain(source: "Lvol", destination: "Lvol | str | os.PathLike[str]") -> None:
+def _refuse_own_chain(source: Lvol, destination: Lvol | str | os.PathLike[str]) -> None:
     target = destination
     if isinstance(target, str):
         try:
@@ -102,8 +104,8 @@ def _refuse_own_chain(source: "Lvol", destination: "Lvol | str | os.PathLike[str
 
 
 def _plan(
-    source: "Lvol", opened: Destination, clusters: Iterable[int | range] | None, deep: bool
-) -> "tuple[array[int], bytes]":
+    source: Lvol, opened: Destination, clusters: Iterable[int | range] | None, deep: bool
+) -> tuple[array[int], bytes]:
     if not source.is_read_only:
         raise OSError(
             errno.EPERM,

@@ -1,5 +1,7 @@
 """Which clusters differ between two snapshots, reading as little as can be."""
 
+from __future__ import annotations
+
 import errno
 from array import array
 from collections.abc import Sequence
@@ -72,7 +74,7 @@ def as_ranges(clusters: Sequence[int]) -> list[range]:
     return found
 
 
-def diff(a: "Lvol", b: "Lvol", *, control: Control | None = None) -> DiffReport:
+def diff(a: Lvol, b: Lvol, *, control: Control | None = None) -> DiffReport:
     """Compares what two lvols show, of the same store or of two, through their chains.
 
     A writable lvol is compared as it is while it is being looked at. OSError: EINVAL for
@@ -111,7 +113,7 @@ def diff_contents(a: Content, b: Content, *, control: Control | None = None) -> 
     )
 
 
-def _undecided_by_map(a: Content, b: Content, count: int) -> "tuple[int, array[int]]":
+def _undecided_by_map(a: Content, b: Content, count: int) -> tuple[int, array[int]]:
     """How many clusters the maps show to be equal, and the others."""
     places_a, places_b = a.places(), b.places()
     places_a.extend([ZEROS] * (count - len(places_a)))
@@ -124,17 +126,15 @@ def _undecided_by_map(a: Content, b: Content, count: int) -> "tuple[int, array[i
         (
             c
             for c, (here, there) in enumerate(zip(places_a, places_b, strict=True))
-            if here != there
-            or here in (EXTERNAL, UNKNOWN)
-            or not (same_space or here == ZEROS)
+            if here != there or here in (EXTERNAL, UNKNOWN) or not (same_space or here == ZEROS)
         ),
     )
     return count - len(undecided), undecided
 
 
 def _undecided_by_checksum(
-    a: Content, b: Content, clusters: "array[int]"
-) -> "tuple[list[int], array[int]]":
+    a: Content, b: Content, clusters: array[int]
+) -> tuple[list[int], array[int]]:
     """Which of `clusters` differ by their checksums, and which have none to compare."""
     different: list[int] = []
     for algorithm in ALGORITHMS:
@@ -155,7 +155,7 @@ def _undecided_by_checksum(
     return different, clusters
 
 
-def _value(known: bytes, values: "array[int]", cluster: int, zeros: int) -> int | None:
+def _value(known: bytes, values: array[int], cluster: int, zeros: int) -> int | None:
     if cluster >= len(values):
         return zeros
     return values[cluster] if bit(known, cluster) else None

@@ -4,6 +4,8 @@ A job runs in a thread of its own, which spends its time in a native loop withou
 Operation ids ascend over all stores of the process, the first is 1.
 """
 
+from __future__ import annotations
+
 import atexit
 import errno
 import itertools
@@ -29,7 +31,7 @@ KEPT_FINISHED: Final = 1000
 
 _log = logging.getLogger(__name__)
 _next_id = itertools.count(1)
-_registries: "weakref.WeakSet[JobRegistry]" = weakref.WeakSet()
+_registries: weakref.WeakSet[JobRegistry] = weakref.WeakSet()
 
 
 def next_id() -> int:
@@ -159,17 +161,12 @@ class JobRegistry:
         self._closed = False
         _registries.add(self)
 
-    def start(
-        self, job: Job, work: Callable[[Job], object], held: ExitStack | None = None
-    ) -> Job:
+    def start(self, job: Job, work: Callable[[Job], object], held: ExitStack | None = None) -> Job:
         """Runs work(job) in a thread. `held` is closed when it ends, whatever happens; if the
         job cannot be started it is closed at once."""
         try:
             with self._lock:
-                if self._closed:
-                    raise OSError(
-                        errno.ESHUTDOWN, f"store '{self._store_name}' is being closed; open it again"
-                    )
+                self._check_open()
                 threading.Thread(
                     target=self._run,
                     args=(job, work, held),
@@ -182,6 +179,10 @@ class JobRegistry:
                 held.close()
             raise
         return job
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.ESHUTDOWN, f"store '{self._store_name}' is being closed")
 
     def adopt(self, job: Job) -> None:
         """Lists a job that another store's registry runs and that works on this store too."""
@@ -204,7 +205,7 @@ class JobRegistry:
             )
         return job
 
-    def list(self) -> "list[Job]":
+    def list(self) -> list[Job]:
         """All jobs kept, ascending by id."""
         with self._lock:
             return [self._jobs[key] for key in sorted(self._jobs)]
@@ -271,10 +272,10 @@ class JobRegistry:
 _making = threading.Lock()
 
 
-def registry(store: "Lvstore") -> JobRegistry:
+def registry(store: Lvstore) -> JobRegistry:
     """The registry of a store, made at the first call and kept as store.jobs."""
     with _making:
-        found = store.jobs
+        found: JobRegistry | None = store.jobs
         if found is None:
             found = JobRegistry(store.name)
             store.jobs = found

@@ -55,6 +55,6 @@ def without_checksums(metadata: BlobMetadata) -> BlobMetadata:
     """A copy without registered checksums, for when an lvol's own clusters change."""
     copy = metadata.copy()
     for name in list(copy.xattrs):
-        if name == CHECKSUM or name.startswith("lvolfs.xxh3"):
+        if name == CHECKSUM or name.startswith(("lvolfs.xxh3", "lvolfs.crc64")):
             del copy.xattrs[name]
     return copy

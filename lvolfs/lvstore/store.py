@@ -210,11 +210,12 @@ class Lvstore:
     def close(self) -> None:
         """Flushes, writes the masks and marks the store clean. Raises OSError if that fails;
         the store is closed all the same, and the next open replays it."""
+        # Without the lock: a closer may wait for a job that needs it to end.
+        for closer in list(self.closers):
+            closer()
         with self.lock:
             if self._closed:
                 return
-            for closer in list(self.closers):
-                closer()
             self._closed = True
             try:
                 if not self.read_only:
