@@ -1,0 +1,367 @@
+"""Native threads that answer the kernel's data requests and pass on all others.
+
+    kernel  <-- clones of /dev/fuse -->  workers  <-- SOCK_SEQPACKET -->  pyfuse3
+                                            |
+                                            +------ SOCK_SEQPACKET -->  ioctl, grow (Python)
+
+Here is the Python side: mounting, starting and stopping, handles, notifications, counters.
+The threads are in lane_threads, the answers in lane_requests.
+"""
+
+import os
+import socket
+
+from libc.errno cimport EAGAIN, ECONNABORTED, EIO, EMFILE, ENODEV, ENOENT, errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset, strlen
+from posix.unistd cimport close, usleep, write
+
+from lvolfs._native.cluster_map cimport blob_t
+from lvolfs._native.device cimport Device
+from lvolfs._native.engine cimport Blob
+from lvolfs._native.fuse_protocol cimport (
+    FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_INVAL_INODE, fuse_notify_inval_entry_out,
+    fuse_notify_inval_inode_out, fuse_out_header, lane_clone_device,
+)
+from lvolfs._native.lane_requests cimport (
+    HANDLE_MARK, MAX_HANDLES, OPCODES, block_new, counters_t, handle_t, is_native,
+)
+from lvolfs._native.lane_threads cimport (
+    CALL_ENDED, CALL_GROW, CALL_IOCTL, MAX_WORKERS, lane_control_main, lane_replies_main, lane_t,
+    lane_worker_main, parked_t, pthread_t, worker_t,
+)
+from lvolfs._native.sync cimport (
+    add32, load32, load64, pthread_mutex_destroy, pthread_mutex_init, store32, store64, sub32,
+)
+
+cdef extern from *:
+    """
+    #define FUSE_USE_VERSION 31
+    #include <fuse.h>
+    #include <fcntl.h>
+    #include <pthread.h>
+    #include <signal.h>
+    #include <sys/socket.h>
+
+    static void lane_wake_handler(int number) { (void)number; }
+
+    /* A signal that does nothing but end a blocking read with EINTR. */
+    static int lane_wake_signal(void) { return SIGRTMIN + 5; }
+
+    static void lane_prepare_signals(void)
+    {
+        struct sigaction action = {.sa_handler = lane_wake_handler};
+        sigaction(lane_wake_signal(), &action, NULL);
+    }
+
+    /* Native threads take no signal meant for the process. */
+    static int lane_thread(pthread_t *thread, void *(*run)(void *), void *argument)
+    {
+        sigset_t all, before;
+        sigfillset(&all);
+        sigdelset(&all, lane_wake_signal());
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        int error = pthread_create(thread, NULL, run, argument);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return error;
+    }
+
+    static void lane_wake(pthread_t thread) { pthread_kill(thread, lane_wake_signal()); }
+    """
+    int fuse_open_channel(const char *mountpoint, const char *options) nogil
+    void lane_prepare_signals() nogil
+    int lane_thread(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *argument) nogil
+    void lane_wake(pthread_t thread) noexcept nogil
+    int pthread_join(pthread_t thread, void **result) nogil
+    int open(const char *path, int flags) nogil
+    int shutdown(int fd, int how) nogil
+    enum:
+        O_CLOEXEC
+        O_RDWR
+        SHUT_RDWR
+
+CALL = "=QIIQQQIIIIII"
+ANSWER = "=QIiiI"
+globals()["CALL_IOCTL"] = CALL_IOCTL
+globals()["CALL_GROW"] = CALL_GROW
+globals()["CALL_ENDED"] = CALL_ENDED
+
+# -- the Python side
+
+cdef _socket_pair():
+    """Two SOCK_SEQPACKET ends with buffers as large as this user may have."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        # SO_SNDBUFFORCE needs CAP_NET_ADMIN; SO_SNDBUF is silently capped.
+        try:
+            end.setsockopt(socket.SOL_SOCKET, 32, 4 << 20)
+        except PermissionError:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    return ours.detach(), theirs.detach()
+
+
+cdef void _count(counters_t *counters, dict requests, dict errors, list totals):
+    cdef int i
+    for i in range(OPCODES):
+        if load64(&counters.requests[i]):
+            requests[i] = requests.get(i, 0) + load64(&counters.requests[i])
+        if load64(&counters.errors[i]):
+            errors[i] = errors.get(i, 0) + load64(&counters.errors[i])
+    totals[0] += load64(&counters.bytes_read)
+    totals[1] += load64(&counters.bytes_written)
+    totals[2] += load64(&counters.replies_lost)
+
+
+cdef class Lane:
+    cdef lane_t lane
+    cdef readonly str mountpoint
+    cdef int pyfuse3_fd
+    cdef readonly int control_fd
+    cdef readonly int threads
+    cdef bint started
+    cdef bint stopped
+    cdef dict held             # fh -> the Blob or Device that keeps the native object alive
+    cdef uint64_t serial
+
+    def __cinit__(self, *args, **kwargs):
+        memset(&self.lane, 0, sizeof(self.lane))
+        self.lane.fd = -1
+        self.lane.pyfuse3_socket = self.lane.control_socket = -1
+        self.pyfuse3_fd = self.control_fd = -1
+        pthread_mutex_init(&self.lane.parked_mutex, NULL)
+
+    def __init__(self, mountpoint, options, *, threads=None, max_background=256):
+        cdef bytes where = os.fsencode(mountpoint)
+        cdef bytes how = os.fsencode(options)
+        cdef const char *where_text = where
+        cdef const char *how_text = how
+        cdef int error
+        self.mountpoint = mountpoint
+        self.held = {}
+        self.threads = min(MAX_WORKERS, threads or max(4, 2 * (os.cpu_count() or 1)))
+        self.lane.wanted_background = max(1, min(65535, max_background))
+        self.lane.handles = <handle_t *> calloc(MAX_HANDLES, sizeof(handle_t))
+        if self.lane.handles == NULL:
+            raise MemoryError
+        self.lane.pyfuse3_socket, self.pyfuse3_fd = _socket_pair()
+        self.lane.control_socket, self.control_fd = _socket_pair()
+        with nogil:
+            self.lane.fd = fuse_open_channel(where_text, how_text)
+            error = errno
+        if self.lane.fd < 0:
+            self._close_all()
+            raise OSError(error or EIO, f"cannot mount on '{mountpoint}': {os.strerror(error or EIO)}")
+        os.set_inheritable(self.lane.fd, False)
+
+    def __dealloc__(self):
+        free(self.lane.handles)
+        pthread_mutex_destroy(&self.lane.parked_mutex)
+
+    cdef _close_all(self):
+        cdef worker_t *worker
+        cdef parked_t *parked
+        cdef uint32_t i
+        for i in range(self.lane.count):
+            worker = self.lane.workers[i]
+            if worker.fd >= 0 and worker.fd != self.lane.fd:
+                close(worker.fd)
+            worker.fd = -1
+            free(worker.block)
+            worker.block = NULL
+        while self.lane.parked != NULL:
+            parked = self.lane.parked
+            self.lane.parked = parked.next
+            free(parked.request.block)
+            free(parked)
+        for fd in (self.lane.fd, self.lane.pyfuse3_socket, self.lane.control_socket,
+                   self.pyfuse3_fd, self.control_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.lane.fd = self.lane.pyfuse3_socket = self.lane.control_socket = -1
+        self.pyfuse3_fd = self.control_fd = -1
+        self.stopped = True
+
+    cdef worker_t *_new_worker(self) except NULL:
+        cdef worker_t *worker = <worker_t *> calloc(1, sizeof(worker_t))
+        if worker == NULL:
+            raise MemoryError
+        worker.block = block_new()
+        if worker.block == NULL:
+            free(worker)
+            raise MemoryError
+        worker.lane = &self.lane
+        worker.index = self.lane.count
+        # The first worker reads the mounted descriptor itself. Where it cannot be cloned,
+        # all share it.
+        worker.fd = self.lane.fd
+        if worker.index:
+            worker.fd = open(b"/dev/fuse", O_RDWR | O_CLOEXEC)
+            if worker.fd < 0 or lane_clone_device(worker.fd, self.lane.fd):
+                if worker.fd >= 0:
+                    close(worker.fd)
+                worker.fd = self.lane.fd
+        self.lane.workers[self.lane.count] = worker
+        self.lane.count += 1
+        return worker
+
+    def hand_over(self):
+        # libfuse closes the descriptor with its session.
+        fd, self.pyfuse3_fd = self.pyfuse3_fd, -1
+        return f"/dev/fd/{fd}"
+
+    def start(self):
+        cdef worker_t *worker
+        cdef uint32_t i
+        cdef int error
+        if self.started or self.stopped:
+            raise RuntimeError("a Lane starts once")
+        self.started = True
+        lane_prepare_signals()
+        for i in range(<uint32_t> self.threads):
+            self._new_worker()
+        if lane_thread(&self.lane.replies_thread, lane_replies_main, &self.lane):
+            raise OSError(EAGAIN, "cannot start a lane thread")
+        if lane_thread(&self.lane.control_thread, lane_control_main, &self.lane):
+            raise OSError(EAGAIN, "cannot start a lane thread")
+        self.lane.alive = self.threads
+        for i in range(self.lane.count):
+            worker = self.lane.workers[i]
+            error = lane_thread(&worker.thread, lane_worker_main, worker)
+            if error:
+                raise OSError(error, "cannot start a lane thread")
+            worker.running = True
+
+    def stop(self):
+        cdef uint32_t i
+        cdef worker_t *worker
+        if self.stopped:
+            return
+        if self.started:
+            with nogil:
+                store32(&self.lane.stopping, 1)
+                # A signal can arrive just before the read that it is to end: repeat it.
+                while load32(&self.lane.alive):
+                    for i in range(self.lane.count):
+                        if self.lane.workers[i].running:
+                            lane_wake(self.lane.workers[i].thread)
+                    usleep(1000)
+                shutdown(self.lane.pyfuse3_socket, SHUT_RDWR)
+                shutdown(self.lane.control_socket, SHUT_RDWR)
+                for i in range(self.lane.count):
+                    worker = self.lane.workers[i]
+                    if worker.running:
+                        pthread_join(worker.thread, NULL)
+                        worker.running = False
+                pthread_join(self.lane.replies_thread, NULL)
+                pthread_join(self.lane.control_thread, NULL)
+        for fh in list(self.held):
+            self.close_handle(fh)
+        self._close_all()
+
+    cdef uint64_t _free_slot(self) except 0:
+        cdef uint64_t tried
+        for tried in range(MAX_HANDLES):
+            self.serial += 1
+            if self.lane.handles[self.serial & (MAX_HANDLES - 1)].fh == 0:
+                return self.serial
+        raise OSError(EMFILE, f"more than {MAX_HANDLES} open files on '{self.mountpoint}'")
+
+    cdef uint64_t _open(self, owner, blob_t *blob, Device device, bint may_write) except 0:
+        # The serial's low 16 bits are the slot, its other 32 tell old handles from new.
+        cdef uint64_t serial = self._free_slot()
+        cdef handle_t *handle = &self.lane.handles[serial & (MAX_HANDLES - 1)]
+        cdef uint64_t fh = <uint64_t> HANDLE_MARK << 48 | (serial & 0xFFFFFFFFFFFF)
+        handle.blob = blob
+        handle.device = NULL if device is None else &device.dev
+        handle.may_write = may_write
+        self.held[fh] = owner
+        store64(&handle.fh, fh)
+        return fh
+
+    def open_volume(self, Blob blob not None, *, bint may_write):
+        cdef uint64_t fh = self._open(blob, blob.raw, None, may_write)
+        add32(&blob.raw.refs, 1)
+        return fh
+
+    def open_device(self, Device device not None, *, bint may_write):
+        return self._open(device, NULL, device, may_write)
+
+    def close_handle(self, uint64_t fh):
+        cdef handle_t *handle = &self.lane.handles[fh & (MAX_HANDLES - 1)]
+        if fh not in self.held or handle.fh != fh:
+            return
+        with nogil:
+            store64(&handle.fh, 0)
+            while load32(&handle.inside):
+                usleep(50)
+        if handle.blob != NULL:
+            sub32(&handle.blob.refs, 1)
+        handle.blob = NULL
+        handle.device = NULL
+        del self.held[fh]
+
+    @staticmethod
+    def is_native(uint64_t fh):
+        return is_native(fh)
+
+    cdef int _notify(self, int code, const char *body, size_t size) noexcept nogil:
+        cdef char message[1024]
+        cdef fuse_out_header *out = <fuse_out_header *> message
+        out.len = <uint32_t> (sizeof(fuse_out_header) + size)
+        out.error = code
+        out.unique = 0
+        memcpy(message + sizeof(fuse_out_header), body, size)
+        if write(self.lane.fd, message, out.len) < 0:
+            return -errno
+        return 0
+
+    def invalidate_inode(self, uint64_t inode, int64_t offset=0, int64_t length=0):
+        cdef fuse_notify_inval_inode_out body
+        cdef int error
+        body.ino = inode
+        body.off = offset
+        body.len = length
+        with nogil:
+            error = self._notify(FUSE_NOTIFY_INVAL_INODE, <char *> &body, sizeof(body))
+        # ENOENT: the kernel does not know the inode; ENODEV, ECONNABORTED: unmounted.
+        if error and error not in (-ENOENT, -ENODEV, -ECONNABORTED):
+            raise OSError(-error, f"cannot invalidate inode {inode}: {os.strerror(-error)}")
+
+    def invalidate_entry(self, uint64_t parent, bytes name not None):
+        cdef char body[512]
+        cdef fuse_notify_inval_entry_out *entry = <fuse_notify_inval_entry_out *> body
+        cdef const char *text = name
+        cdef size_t length = strlen(text)
+        cdef int error
+        if length != len(name) or length > 255:
+            raise ValueError("a file name has at most 255 bytes and no NUL")
+        entry.parent = parent
+        entry.namelen = <uint32_t> length
+        entry.flags = 0
+        memcpy(body + sizeof(fuse_notify_inval_entry_out), text, length + 1)
+        with nogil:
+            error = self._notify(FUSE_NOTIFY_INVAL_ENTRY, body,
+                                 sizeof(fuse_notify_inval_entry_out) + length + 1)
+        if error and error not in (-ENOENT, -ENODEV, -ECONNABORTED):
+            raise OSError(-error, f"cannot invalidate {name!r}: {os.strerror(-error)}")
+
+    @property
+    def open_handles(self):
+        return len(self.held)
+
+    def counters(self):
+        cdef dict requests = {}
+        cdef dict errors = {}
+        cdef list totals = [0, 0, 0]
+        cdef uint32_t i
+        for i in range(self.lane.count):
+            _count(&self.lane.workers[i].counters, requests, errors, totals)
+        _count(&self.lane.control_counters, requests, errors, totals)
+        return {"requests": requests, "errors": errors, "bytes_read": totals[0],
+                "bytes_written": totals[1], "replies_lost": totals[2]}
+
+    def negotiated(self):
+        return {"offered": self.lane.offered, "accepted": self.lane.accepted,
+                "max_write": self.lane.max_write, "max_background": self.lane.max_background,
+                "direct_io": bool(self.lane.direct_io)}
