@@ -1,0 +1,185 @@
+"""One mounted store, from the mount to the clean end."""
+
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import signal
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pyfuse3
+import trio
+
+from lvolfs._native.lane import Lane
+from lvolfs.lvstore.store import Lvstore
+from lvolfs.mount import mountpoint as mounts
+from lvolfs.mount.control_channel import ControlChannel
+from lvolfs.mount.invalidation import Invalidator
+from lvolfs.mount.metrics import Metrics
+from lvolfs.mount.options import MountOptions
+from lvolfs.mount.status_files import StatusFiles
+from lvolfs.mount.tree import Tree
+
+_log = logging.getLogger(__name__)
+
+Task = Callable[..., Awaitable[Any]]
+"""An async function that runs as long as the mount and calls task_status.started()."""
+
+
+def prepare_mountpoint(mountpoint: str) -> str:
+    """The absolute path of an empty mount point; a stale mount of ours is taken away.
+
+    Raises OSError: ENOENT, ENOTDIR, EBUSY when something is mounted there.
+    """
+    where = mounts.absolute(mountpoint)
+    if mounts.replace_stale(where):
+        _log.warning("replaced a stale mount on %s: its daemon was gone", where)
+    mount = mounts.find(where)
+    if mount is not None:
+        raise OSError(
+            errno.EBUSY,
+            f"store '{mount.store}' is mounted on '{mountpoint}' already; "
+            f"run: lvolfs umount {mountpoint}",
+        )
+    try:
+        status = os.stat(where)  # noqa: PTH116
+    except FileNotFoundError:
+        raise OSError(
+            errno.ENOENT, f"mount point '{mountpoint}' does not exist; make the directory"
+        ) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.ENOTDIR, f"mount point '{mountpoint}' is not a directory")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise OSError(errno.ENODEV, "/dev/fuse cannot be opened; is the fuse module loaded?")
+    return where
+
+
+class Session:
+    """A mounted store. The store stays open when the session ends."""
+
+    def __init__(self, store: Lvstore, mountpoint: str, options: MountOptions) -> None:
+        self.store = store
+        self.mountpoint = prepare_mountpoint(mountpoint)
+        self._mounted = False
+        self._initialized = False
+        self.lane = Lane(
+            self.mountpoint,
+            options.for_fuse(store.path, read_only=options.read_only or store.read_only),
+            threads=options.threads,
+            max_background=options.max_background,
+        )
+        self._mounted = True
+        self.metrics = Metrics(store, self.lane)
+        status_files = StatusFiles(store, self.mountpoint, self.metrics.text)
+        self.tree = Tree(store, self.lane, self.mountpoint, status_files)
+        self._invalidator = Invalidator(self.lane, self.tree.index)
+        try:
+            store.events.append(self._invalidator.on_event)
+            self._invalidator.start()
+            pyfuse3.init(self.tree, self.lane.hand_over(), set())
+            self._initialized = True
+            self.lane.start()
+        except BaseException:
+            self.close()
+            raise
+
+    async def run(self, on_ready: Callable[[], None] | None, tasks: Sequence[Task]) -> None:
+        """Serves until the store is unmounted, or SIGINT or SIGTERM comes."""
+        async with trio.open_nursery() as nursery:
+            end = nursery.cancel_scope.cancel
+            nursery.start_soon(pyfuse3.main)
+            nursery.start_soon(self._serve_control, end)
+            nursery.start_soon(self._end_on_signal, end)
+            # The first answer proves that the kernel and we agree.
+            await trio.to_thread.run_sync(os.stat, self.mountpoint, abandon_on_cancel=True)
+            for task in tasks:
+                await nursery.start(task)
+            if on_ready is not None:
+                on_ready()
+            _log.info("store %s is mounted on %s", self.store.path, self.mountpoint)
+
+    async def _serve_control(self, end: Callable[[], None]) -> None:
+        await ControlChannel(self.lane, self.tree).serve()
+        _log.info("%s was unmounted", self.mountpoint)
+        self._mounted = False
+        pyfuse3.terminate()
+        end()
+
+    async def _end_on_signal(self, end: Callable[[], None]) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                _log.info("%s: unmounting %s", signal.Signals(number).name, self.mountpoint)
+                if not await trio.to_thread.run_sync(self._unmount, abandon_on_cancel=True):
+                    # The connection would live on with its users: end it from this side.
+                    self._mounted = False
+                    pyfuse3.terminate()
+                    end()
+
+    def _unmount(self) -> bool:
+        """Takes the mount away, after the kernel has written back what it still has. False
+        when it was busy: its users get errors from now on. Needs to be served meanwhile."""
+        try:
+            _sync_file_system(self.mountpoint)
+            mounts.detach(self.mountpoint, lazy=False)
+        except OSError as error:
+            reason = mounts.busy_error(self.mountpoint) if error.errno == errno.EBUSY else error
+            _log.warning("detaching it all the same: %s", reason.strerror)
+            with contextlib.suppress(OSError):
+                mounts.detach(self.mountpoint, lazy=True)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Ends the lane; the mount is gone, or answers ENOTCONN from now on."""
+        if self._invalidator.on_event in self.store.events:
+            self.store.events.remove(self._invalidator.on_event)
+        if self._mounted:
+            with contextlib.suppress(OSError):
+                mounts.detach(self.mountpoint, lazy=True)
+            self._mounted = False
+        if self._initialized:
+            pyfuse3.close(unmount=False)
+            self._initialized = False
+        self.lane.stop()
+        self.tree.close_all()
+        self._invalidator.stop()
+
+
+def _sync_file_system(path: str) -> None:
+    """syncfs(2): dirty pages of shared mappings reach us as writes."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(descriptor):
+            code = ctypes.get_errno()
+            raise OSError(code, f"cannot sync '{path}': {os.strerror(code)}")
+    finally:
+        os.close(descriptor)
+
+
+def serve_mount(
+    store: Lvstore,
+    mountpoint: str,
+    options: MountOptions | None = None,
+    *,
+    on_ready: Callable[[], None] | None = None,
+    tasks: Sequence[Task] = (),
+) -> None:
+    """Mounts a store, serves it until it is unmounted or SIGINT or SIGTERM comes, closes it.
+
+    To be called in the main thread of a process that does nothing else; afterwards the store
+    is marked clean. on_ready is called once the mount answers. tasks are started before that
+    with nursery.start() and cancelled at the end. Raises OSError when it cannot be mounted or
+    the store cannot be closed cleanly.
+    """
+    try:
+        session = Session(store, mountpoint, options or MountOptions())
+        try:
+            trio.run(session.run, on_ready, tasks)
+        finally:
+            session.close()
+    finally:
+        store.close()
