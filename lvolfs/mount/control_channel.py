@@ -54,9 +54,7 @@ class ControlChannel:
     def __init__(self, lane: "Lane", tree: "Tree") -> None:
         self._tree = tree
         # A descriptor of its own: the lane closes the other one when it stops.
-        self._socket = trio.socket.from_stdlib_socket(
-            socket.socket(fileno=os.dup(lane.control_fd))
-        )
+        self._socket = trio.socket.from_stdlib_socket(socket.socket(fileno=os.dup(lane.control_fd)))
         self._sending = trio.Lock()
 
     async def serve(self) -> None:

@@ -19,8 +19,10 @@ def number_of(error: Exception, what: str) -> int:
     if isinstance(error, pyfuse3.FUSEError):
         return error.errno
     if isinstance(error, OSError) and error.errno:
-        # The caller sees the number only; the sentence tells what to do about it.
-        _log.info("%s: %s", what, error.strerror or error)
+        # The caller sees the number only; the sentence tells what to do about it. ENODATA is
+        # what every ls(1) gets for the xattrs that it would like.
+        level = logging.DEBUG if error.errno == errno.ENODATA else logging.INFO
+        _log.log(level, "%s: %s", what, error.strerror or error)
         return error.errno
     _log.error("%s failed unexpectedly", what, exc_info=error)
     return errno.EIO

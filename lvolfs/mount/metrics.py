@@ -104,7 +104,9 @@ class MountCollector(Collector):
         lvols.add_metric(["snapshot"], len(self._store.snapshots))
         lvols.add_metric(["damaged"], len(self._store.damaged))
         yield lvols
-        active = GaugeMetricFamily("lvolfs_jobs", "Jobs by kind and state", labels=["kind", "state"])
+        active = GaugeMetricFamily(
+            "lvolfs_jobs", "Jobs by kind and state", labels=["kind", "state"]
+        )
         counts: dict[tuple[str, str], int] = {}
         for job in jobs.registry(self._store).list():
             counts[job.kind, job.state] = counts.get((job.kind, job.state), 0) + 1

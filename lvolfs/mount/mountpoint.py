@@ -110,6 +110,7 @@ def replace_stale(mountpoint: str) -> bool:
 
 # -- who is in the way
 
+
 def _below(path: str, mountpoint: str) -> bool:
     return path == mountpoint or path.startswith(mountpoint + "/")
 
@@ -184,6 +185,7 @@ def busy_error(mountpoint: str) -> OSError:
 
 
 # -- unmounting
+
 
 def _wait_for_exit(pid: int, timeout: float) -> bool:
     try:

@@ -5,8 +5,27 @@ from dataclasses import dataclass
 
 # Of mount(8), fstab and systemd; they mean nothing here, or are on in any case.
 _IGNORED = frozenset(
-    {"rw", "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev",
-     "nofail", "nosuid", "nodev", "dev", "suid", "exec", "async", "relatime", "default_permissions"}
+    {
+        "rw",
+        "defaults",
+        "auto",
+        "noauto",
+        "user",
+        "nouser",
+        "users",
+        "owner",
+        "group",
+        "_netdev",
+        "nofail",
+        "nosuid",
+        "nodev",
+        "dev",
+        "suid",
+        "exec",
+        "async",
+        "relatime",
+        "default_permissions",
+    }
 )
 # Handed on to the kernel as they are.
 _PASSED = frozenset({"noexec", "noatime", "allow_root", "sync", "dirsync"})

@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyfuse3
@@ -52,8 +53,13 @@ def prepare_mountpoint(mountpoint: str) -> str:
         ) from None
     if not stat.S_ISDIR(status.st_mode):
         raise OSError(errno.ENOTDIR, f"mount point '{mountpoint}' is not a directory")
+    if not Path("/dev/fuse").exists():
+        raise OSError(errno.ENODEV, "there is no /dev/fuse; load the fuse module")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        raise OSError(errno.ENODEV, "/dev/fuse cannot be opened; is the fuse module loaded?")
+        raise OSError(
+            errno.EACCES,
+            f"uid {os.getuid()} may not open /dev/fuse; let root run: chmod 666 /dev/fuse",
+        )
     return where
 
 

@@ -26,9 +26,7 @@ class StatusFiles:
     def render(self, name: bytes) -> bytes:
         if name == b"store.json":
             return _json(
-                documents.store_document(
-                    self._store, mountpoint=self._mountpoint, pid=os.getpid()
-                )
+                documents.store_document(self._store, mountpoint=self._mountpoint, pid=os.getpid())
             )
         if name == b"lvols.json":
             return _json([documents.lvol_document(lvol) for lvol in self._store.lvols])

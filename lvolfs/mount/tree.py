@@ -146,9 +146,7 @@ class Tree(pyfuse3.Operations):
         return self._attributes(inode)
 
     @request
-    async def getattr(
-        self, inode: int, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         if inode > max(index.STATUS_FILES):
             self.lvol(inode)
         return self._attributes(inode)
@@ -157,7 +155,11 @@ class Tree(pyfuse3.Operations):
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         """Asked on private mounts only, where the kernel lets nobody in but the owner."""
         granted = int(self._attributes(inode).st_mode) >> 6 & 7
-        if mode & os.W_OK and stat.S_ISREG(int(self._attributes(inode).st_mode)) and not granted & 2:
+        if (
+            mode & os.W_OK
+            and stat.S_ISREG(int(self._attributes(inode).st_mode))
+            and not granted & 2
+        ):
             return False
         return ctx.uid == 0 or mode & 7 & ~granted == 0
 
@@ -229,9 +231,7 @@ class Tree(pyfuse3.Operations):
     # -- files
 
     @request
-    async def open(
-        self, inode: int, flags: int, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.FileInfo:
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         write = flags & os.O_ACCMODE != os.O_RDONLY
         if inode in index.STATUS_FILES or inode & index.CHECKSUM_FILE:
             if write or flags & os.O_TRUNC:
@@ -373,9 +373,7 @@ class Tree(pyfuse3.Operations):
                 await self._released.wait()
 
     @request
-    async def unlink(
-        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         lvol = self._named(parent_inode, name, "rm")
         self.check_writable_store()
         await self._delete(lvol)
@@ -421,9 +419,7 @@ class Tree(pyfuse3.Operations):
         raise OSError(errno.EPERM, "a store has no directories of its own")
 
     @request
-    async def rmdir(
-        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         raise OSError(errno.EPERM, "the directories of a store are fixed")
 
     @request
