@@ -1,3 +1,5 @@
+from typing import TypedDict
+
 from lvolfs._native.device import Device
 from lvolfs._native.engine import Blob
 
@@ -9,6 +11,25 @@ ANSWER: str
 CALL_IOCTL: int
 CALL_GROW: int
 CALL_ENDED: int
+
+class Counters(TypedDict):
+    """requests and errors by FUSE opcode; replies_lost: refused by the kernel."""
+
+    requests: dict[int, int]
+    errors: dict[int, int]
+    bytes_read: int
+    bytes_written: int
+    replies_lost: int
+
+class Negotiated(TypedDict):
+    """What INIT agreed on: INIT flags of the kernel and of our reply, limits in bytes and
+    requests, and whether volumes bypass the page cache."""
+
+    offered: int
+    accepted: int
+    max_write: int
+    max_background: int
+    direct_io: bool
 
 class Lane:
     """A mounted FUSE connection whose data requests are answered by native threads.
@@ -49,7 +70,5 @@ class Lane:
         """Makes the kernel forget a name; the same warning."""
     @property
     def open_handles(self) -> int: ...
-    def counters(self) -> dict[str, dict[int, int] | int]:
-        """requests and errors by FUSE opcode, bytes_read, bytes_written, replies_lost."""
-    def negotiated(self) -> dict[str, int | bool]:
-        """What INIT agreed on: offered, accepted (flags), max_write, max_background, direct_io."""
+    def counters(self) -> Counters: ...
+    def negotiated(self) -> Negotiated: ...

@@ -45,7 +45,8 @@ class Call:
 
     @classmethod
     def parse(cls, message: bytes) -> "Call":
-        return cls(*_CALL.unpack_from(message), message[_CALL.size :])
+        members = (*_CALL.unpack_from(message), message[_CALL.size :])
+        return cls(**dict(zip(cls.__dataclass_fields__, members, strict=True)))
 
 
 class ControlChannel:

@@ -3,8 +3,8 @@
 import errno
 import functools
 import logging
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
 
@@ -28,7 +28,9 @@ def number_of(error: Exception, what: str) -> int:
     return errno.EIO
 
 
-def request(handler: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]:
+def request(
+    handler: Callable[_P, Coroutine[Any, Any, _R]],
+) -> Callable[_P, Coroutine[Any, Any, _R]]:
     """Lets a request handler raise OSError, or fail in ways that it did not foresee."""
 
     @functools.wraps(handler)

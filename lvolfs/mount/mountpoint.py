@@ -119,13 +119,13 @@ def _process_paths(process: Path) -> Iterator[str]:
     """Files that a process has open or mapped, and where it stands; what may be looked at."""
     for name in ("cwd", "root", "exe"):
         try:
-            yield os.readlink(process / name)
+            yield str((process / name).readlink())
         except OSError:
             continue
     try:
         for descriptor in (process / "fd").iterdir():
             try:
-                yield os.readlink(descriptor)
+                yield str(descriptor.readlink())
             except OSError:
                 continue
     except OSError:

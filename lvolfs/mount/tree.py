@@ -316,7 +316,7 @@ class Tree(pyfuse3.Operations):
         if parent == index.SNAPSHOTS:
             raise OSError(
                 errno.EPERM,
-                "snapshots are not made by creating files: setfattr -n user.lvolfs.snapshot -v NAME",
+                "make snapshots like this: setfattr -n user.lvolfs.snapshot -v NAME VOLUME",
             )
         if parent != index.VOLUMES:
             raise OSError(errno.EPERM, "files can only be made in volumes/")
