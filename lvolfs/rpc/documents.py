@@ -1,0 +1,175 @@
+"""Stores, lvols and jobs as JSON documents: what `--json` prints and the daemon answers.
+
+Sizes are bytes, times ISO 8601 in UTC, checksums 16 hexadecimal digits. Names of members are
+only ever added.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lvolfs.delta import checksums
+from lvolfs.delta.jobs import Job
+from lvolfs.lvstore.lvol import Lvol
+from lvolfs.lvstore.store import Lvstore
+
+
+def store_document(
+    store: Lvstore, *, mountpoint: str | None = None, pid: int | None = None
+) -> dict[str, Any]:
+    return {
+        "path": store.path,
+        "name": store.name,
+        "uuid": store.uuid,
+        "cluster_size": store.cluster_size,
+        "block_size": store.block_size,
+        "total_clusters": store.total_clusters,
+        "free_clusters": store.free_clusters,
+        "size": store.total_clusters * store.cluster_size,
+        "free": store.free_clusters * store.cluster_size,
+        "read_only": store.read_only,
+        "num_volumes": len(store.volumes),
+        "num_snapshots": len(store.snapshots),
+        "damaged": [
+            {"blob_id": damaged.blob_id, "name": damaged.name, "reason": damaged.reason}
+            for damaged in store.damaged
+        ],
+        "mountpoint": mountpoint,
+        "pid": pid,
+    }
+
+
+def lvol_document(lvol: Lvol) -> dict[str, Any]:
+    return {
+        "name": lvol.name,
+        "uuid": lvol.uuid,
+        "alias": f"{lvol.store.name}/{lvol.name}",
+        "type": "snapshot" if lvol.is_snapshot else "volume",
+        "size": lvol.size,
+        "num_clusters": lvol.num_clusters,
+        "num_allocated_clusters": lvol.num_allocated_clusters,
+        "thin_provision": lvol.is_thin,
+        "read_only": lvol.is_read_only,
+        "parent": lvol.parent.name if lvol.parent is not None else None,
+        "children": sorted(child.name for child in lvol.children),
+        "external_snapshot": lvol.external_id,
+        "degraded": lvol.degraded,
+        "creation_time": lvol.creation_time,
+        "open_count": lvol.open_count,
+        "writers": lvol.writers,
+        "busy": lvol.busy,
+        "checksum": checksum_summary(lvol),
+    }
+
+
+def checksum_summary(lvol: Lvol) -> dict[str, Any] | None:
+    """What is registered, without the per-cluster values; None for nothing."""
+    table = checksums.table(lvol)
+    if table is None:
+        return None
+    return {
+        "algorithm": table.algorithm,
+        "registered": table.num_registered,
+        "checksum": hex_checksum(table.snapshot_checksum),
+    }
+
+
+def hex_checksum(value: int | None) -> str | None:
+    return None if value is None else f"{value:016x}"
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    return {**job.as_dict(), "result": result_document(job.result)}
+
+
+def result_document(result: object) -> dict[str, Any] | None:
+    """What a job gave back, for the kinds that give something back."""
+    if isinstance(result, checksums.VerifyReport):
+        return {
+            "algorithm": result.algorithm,
+            "checked": result.checked,
+            "unregistered": result.unregistered,
+            "mismatched": join_clusters(result.mismatched),
+        }
+    return None
+
+
+def join_clusters(clusters: Iterable[int]) -> list[list[int]]:
+    """[first, count] runs of ascending cluster indexes."""
+    return [[first, count] for first, count, _ in runs((cluster, 0) for cluster in clusters)]
+
+
+# -- cluster maps
+
+Run = tuple[int, int, int]
+"""First cluster, number of clusters, index into the document's owners (-1 = free)."""
+
+
+def runs(owners: Iterable[tuple[int, int]]) -> Iterator[Run]:
+    """Joins ascending (cluster, owner) pairs into runs."""
+    start = count = 0
+    current = -1
+    for cluster, owner in owners:
+        if count and owner == current and cluster == start + count:
+            count += 1
+            continue
+        if count:
+            yield start, count, current
+        start, count, current = cluster, 1, owner
+    if count:
+        yield start, count, current
+
+
+def cluster_map_document(store: Lvstore) -> dict[str, Any]:
+    """Which lvol owns each cluster of the device; a cluster in no run is free."""
+    engine = store.engine
+    lvols = store.lvols
+    pairs = [(cluster, 0) for cluster in range(engine.metadata_clusters)]
+    for index, lvol in enumerate(lvols, start=1):
+        pairs += ((cluster, index) for cluster in _own_clusters(lvol))
+    pairs.sort()
+    return {
+        "num_clusters": engine.total_clusters,
+        "cluster_size": store.cluster_size,
+        "owners": ["metadata", *(lvol.name for lvol in lvols)],
+        "runs": list(runs(pairs)),
+    }
+
+
+def _own_clusters(lvol: Lvol) -> Iterator[int]:
+    table = array("I")
+    table.frombytes(lvol.blob.clusters())
+    return (cluster for cluster in table if cluster)
+
+
+def lvol_map_document(lvol: Lvol) -> dict[str, Any]:
+    """Where each cluster of an lvol is read from: itself, an ancestor, or nowhere (zeros).
+
+    What an external snapshot provides is the last owner, with its id as name.
+    """
+    chain: list[Lvol] = [lvol]
+    while (parent := chain[-1].parent) is not None:
+        chain.append(parent)
+    names = [link.name for link in chain]
+    source = array("i", [-1]) * lvol.num_clusters
+    for index, link in reversed(list(enumerate(chain))):
+        count = min(link.num_clusters, lvol.num_clusters)
+        bitmap = link.fragmap(0, count)
+        for byte_index, byte in enumerate(bitmap):
+            if byte:
+                for bit in range(8):
+                    if byte >> bit & 1:
+                        source[byte_index * 8 + bit] = index
+    external = chain[-1].external_id
+    if external is not None:
+        names.append(external)
+        for cluster, index in enumerate(source):
+            if index < 0:
+                source[cluster] = len(names) - 1
+    return {
+        "name": lvol.name,
+        "num_clusters": lvol.num_clusters,
+        "cluster_size": lvol.store.cluster_size,
+        "owners": names,
+        "runs": list(runs((c, index) for c, index in enumerate(source) if index >= 0)),
+    }
