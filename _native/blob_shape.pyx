@@ -114,10 +114,6 @@ cdef int grow(blob_t *blob, uint32_t num_clusters) noexcept nogil:
                 blob.num_clusters = old_clusters
                 blob.num_extents = old_extents
                 return rc
-    # The last page lists more entries than it did.
-    if old_clusters % CLUSTERS_PER_EXTENT and not blob.rle:
-        if blob.extent_pages[old_extents - 1]:
-            map_mark_dirty(blob, old_clusters - 1)
     return 0
 
 
@@ -136,21 +132,44 @@ cdef void shrink(blob_t *blob, uint32_t num_clusters) noexcept nogil:
         blob.extent_dirty[extent] = 0
     blob.num_clusters = num_clusters
     blob.num_extents = num_extents
-    if num_clusters % CLUSTERS_PER_EXTENT and not blob.rle:
-        if blob.extent_pages[num_extents - 1]:
-            map_mark_dirty(blob, num_clusters - 1)
+
+
+cdef bint changes_last_page(blob_t *blob, uint32_t num_clusters) noexcept nogil:
+    """Whether the extent page at the smaller of the two ends gets another number of entries."""
+    cdef uint32_t least = min(blob.num_clusters, num_clusters)
+    return (
+        not blob.rle
+        and num_clusters != blob.num_clusters
+        and least % CLUSTERS_PER_EXTENT != 0
+        and blob.extent_pages[least // CLUSTERS_PER_EXTENT] != 0
+    )
 
 
 cdef int shape_resize(blob_t *blob, uint32_t num_clusters) noexcept nogil:
+    cdef store_t *store = blob.store
+    cdef uint32_t extent = min(blob.num_clusters, num_clusters) // CLUSTERS_PER_EXTENT
+    cdef long page = 0
     cdef int rc = 0
-    map_forget_effective(blob.store)
+    # The page goes to a new place, so that the root page changes the size and the page at
+    # once: neither size may ever be found with the other's page.
+    if changes_last_page(blob, num_clusters):
+        page = allocator_claim(&store.pages, 1)
+        if page < 0:
+            return <int> page
+    map_forget_effective(store)
     if num_clusters > blob.num_clusters:
         rc = grow(blob, num_clusters)
     elif num_clusters < blob.num_clusters:
         shrink(blob, num_clusters)
-    if rc == 0:
-        mark_table(blob)
-    return rc
+    if rc:
+        if page:
+            allocator_release(&store.pages, <uint32_t> page)
+        return rc
+    if page:
+        allocator_defer(&store.pages, blob.extent_pages[extent])
+        map_add_extent_page(blob, extent, <uint32_t> page)
+    mark_table(blob)
+    return 0
 
 
 cdef void shape_release_all(blob_t *blob) noexcept nogil:

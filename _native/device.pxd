@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from lvolfs._native.write_log cimport write_log_t
+
 
 ctypedef struct device_t:
     int fd
@@ -12,6 +14,7 @@ ctypedef struct device_t:
     uint64_t bytes_read    # counters, relaxed atomics
     uint64_t bytes_written
     uint64_t flushes
+    write_log_t *log       # NULL unless the device is recorded
 
 
 # All return 0 or -errno; none returns before the whole range is done. A short read

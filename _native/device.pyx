@@ -10,6 +10,18 @@ from libc.stdint cimport uint8_t, uint64_t
 from posix.types cimport off_t
 
 from lvolfs._native.sync cimport add64
+from lvolfs._native.write_log cimport (
+    LOG_DISCARD,
+    LOG_FLUSH,
+    LOG_MARK,
+    LOG_WRITE,
+    LOG_ZERO,
+    write_log_append,
+    write_log_close,
+    write_log_lock,
+    write_log_open,
+    write_log_unlock,
+)
 
 
 cdef extern from "<unistd.h>" nogil:
@@ -65,7 +77,7 @@ cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset
     return 0
 
 
-cdef int device_pwrite(
+cdef int write_all(
     device_t *dev, const void *buf, uint64_t length, uint64_t offset
 ) noexcept nogil:
     cdef const uint8_t *at = <const uint8_t *> buf
@@ -88,7 +100,21 @@ cdef int device_pwrite(
     return 0
 
 
-cdef int device_flush(device_t *dev) noexcept nogil:
+cdef int device_pwrite(
+    device_t *dev, const void *buf, uint64_t length, uint64_t offset
+) noexcept nogil:
+    cdef int rc
+    if dev.log == NULL:
+        return write_all(dev, buf, length, offset)
+    write_log_lock(dev.log)
+    rc = write_all(dev, buf, length, offset)
+    if rc == 0:
+        write_log_append(dev.log, LOG_WRITE, offset, length, buf)
+    write_log_unlock(dev.log)
+    return rc
+
+
+cdef int flush_all(device_t *dev) noexcept nogil:
     add64(&dev.flushes, 1)
     while fdatasync(dev.fd) != 0:
         if c_errno != EINTR:
@@ -96,7 +122,19 @@ cdef int device_flush(device_t *dev) noexcept nogil:
     return 0
 
 
-cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+cdef int device_flush(device_t *dev) noexcept nogil:
+    cdef int rc
+    if dev.log == NULL:
+        return flush_all(dev)
+    write_log_lock(dev.log)
+    rc = flush_all(dev)
+    if rc == 0:
+        write_log_append(dev.log, LOG_FLUSH, 0, 0, NULL)
+    write_log_unlock(dev.log)
+    return rc
+
+
+cdef int zero_all(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
     cdef int mode, rc
     cdef uint64_t piece
     if offset > dev.size or length > dev.size - offset:
@@ -114,7 +152,7 @@ cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept n
     # Not supported there, or not for this alignment: write the zeros.
     while length:
         piece = min(length, <uint64_t> ZEROES)
-        rc = device_pwrite(dev, device_zeroes, piece, offset)
+        rc = write_all(dev, device_zeroes, piece, offset)
         if rc:
             return rc
         offset += piece
@@ -122,7 +160,19 @@ cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept n
     return 0
 
 
-cdef void device_discard(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef int rc
+    if dev.log == NULL:
+        return zero_all(dev, offset, length)
+    write_log_lock(dev.log)
+    rc = zero_all(dev, offset, length)
+    if rc == 0 and length:
+        write_log_append(dev.log, LOG_ZERO, offset, length, NULL)
+    write_log_unlock(dev.log)
+    return rc
+
+
+cdef void discard_all(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
     cdef uint64_t[2] extent
     extent[0] = offset
     extent[1] = length
@@ -132,6 +182,16 @@ cdef void device_discard(device_t *dev, uint64_t offset, uint64_t length) noexce
         fallocate(
             dev.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <off_t> offset, <off_t> length
         )
+
+
+cdef void device_discard(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+    if dev.log == NULL:
+        discard_all(dev, offset, length)
+        return
+    write_log_lock(dev.log)
+    discard_all(dev, offset, length)
+    write_log_append(dev.log, LOG_DISCARD, offset, length, NULL)
+    write_log_unlock(dev.log)
 
 
 cdef uint64_t device_next_data(device_t *dev, uint64_t offset) noexcept nogil:
@@ -311,11 +371,36 @@ cdef class Device:
         self.dev.size = size
         return size
 
+    def record(self, str path):
+        """From now on every write, zeroing, discard and flush is appended to a log at `path`
+        (format: write_log.pxd). Before any other thread uses the device."""
+        cdef bytes raw = os.fsencode(path)
+        self._check_open()
+        if self.dev.log != NULL:
+            raise ValueError(f"{self.path}: recorded already")
+        self.dev.log = write_log_open(raw)
+        if self.dev.log == NULL:
+            raise OSError(c_errno, os.strerror(c_errno), path)
+
+    def mark(self, number):
+        """Appends a mark of the caller's to the log of a recorded device."""
+        cdef uint64_t value = number
+        if self.dev.log == NULL:
+            raise ValueError(f"{self.path}: not recorded")
+        write_log_lock(self.dev.log)
+        write_log_append(self.dev.log, LOG_MARK, value, 0, NULL)
+        write_log_unlock(self.dev.log)
+        if self.dev.log.failed:
+            raise OSError(self.dev.log.failed, os.strerror(self.dev.log.failed), "write log")
+
     def fileno(self):
         self._check_open()
         return self.dev.fd
 
     def close(self):
+        if self.dev.log != NULL:
+            write_log_close(self.dev.log)
+            self.dev.log = NULL
         if self.dev.fd >= 0:
             fd = self.dev.fd
             self.dev.fd = -1
