@@ -35,9 +35,24 @@ class Method:
 
     name: str
     handler: Callable[..., Any]
-    parameters: type[pydantic.BaseModel]
     failure_code: int
     takes_long: bool
+
+    @functools.cached_property
+    def parameters(self) -> type[pydantic.BaseModel]:
+        """Made from the handler's keyword parameters at the first call: the table is long."""
+        hints = get_type_hints(self.handler, include_extras=True)
+        fields: dict[str, Any] = {}
+        for parameter in inspect.signature(self.handler).parameters.values():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                required = parameter.default is inspect.Parameter.empty
+                default = ... if required else parameter.default
+                fields[parameter.name] = (hints[parameter.name], default)
+        return pydantic.create_model(
+            f"{self.name}_parameters",
+            __config__=pydantic.ConfigDict(strict=True, extra="forbid"),
+            **fields,
+        )
 
 
 METHODS: dict[str, Method] = {}
@@ -53,19 +68,7 @@ def method(
     """
 
     def register(handler: Handler) -> Handler:
-        hints = get_type_hints(handler, include_extras=True)
-        fields: dict[str, Any] = {}
-        for parameter in inspect.signature(handler).parameters.values():
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-                required = parameter.default is inspect.Parameter.empty
-                default = ... if required else parameter.default
-                fields[parameter.name] = (hints[parameter.name], default)
-        model = pydantic.create_model(
-            f"{name}_parameters",
-            __config__=pydantic.ConfigDict(strict=True, extra="forbid"),
-            **fields,
-        )
-        METHODS[name] = Method(name, handler, model, failure_code, takes_long)
+        METHODS[name] = Method(name, handler, failure_code, takes_long)
         return handler
 
     return register

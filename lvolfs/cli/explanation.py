@@ -1,0 +1,15 @@
+"""An error as one line: the object, the reason, the way out where it is known."""
+
+import os
+
+
+def explain(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        # trio wraps what went wrong in a task; the first cause is what the user can act on.
+        return explain(error.exceptions[0])
+    text = str(error)
+    if isinstance(error, OSError) and error.errno:
+        text = error.strerror or os.strerror(error.errno)
+        if error.filename is not None and str(error.filename) not in text:
+            text = f"{error.filename}: {text}"
+    return " ".join(text.split()) or type(error).__name__
