@@ -94,7 +94,6 @@ def clone(caller: Caller, argument: ioctls.Clone) -> None:
 
 
 def checksum_register(caller: Caller, argument: ioctls.ChecksumRegister) -> None:
-    _require_snapshot(caller.lvol)
     algorithm = ioctls.ALGORITHMS.get(argument.algorithm or ioctls.XXH3)
     if algorithm is None:
         raise OSError(errno.EINVAL, f"there is no checksum algorithm {argument.algorithm}")

@@ -254,6 +254,9 @@ class Tree(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
 
     async def _open_lvol(self, lvol: Lvol, write: bool) -> pyfuse3.FileInfo:
+        # It would be written to from two sides.
+        if write and lvol.busy in ("copy", "rebuild"):
+            raise OSError(errno.EBUSY, f"lvol '{lvol.name}' is the destination of a {lvol.busy}")
         token = await in_thread(lvol.open, write)
         try:
             handle = self.lane.open_volume(lvol.blob, may_write=write)

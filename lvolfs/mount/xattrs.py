@@ -134,7 +134,7 @@ def _register(request: Request) -> None:
 
 
 def _stop(request: Request) -> None:
-    checksums.stop(request.lvol)
+    operations.cancel_latest(request.lvol, "checksum")
 
 
 def _copy_start(request: Request) -> None:
