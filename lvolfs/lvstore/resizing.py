@@ -29,13 +29,12 @@ def resize(lvol: Lvol, size: int) -> None:
             return
         if not lvol.is_thin and count - before > store.free_clusters:
             raise store.no_space(f"lvol {lvol.name!r} needs {count - before} more clusters")
-        _set_size(lvol, count)
-        if count > before:
-            try:
-                _hide_parent_data(lvol, before, count)
-            except OSError:
-                _set_size(lvol, before)
-                raise
+        try:
+            _set_size(lvol, count)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise store.no_space(f"lvol {lvol.name!r} cannot be resized") from error
+            raise
         store.notify("resized", lvol)
 
 
@@ -45,6 +44,7 @@ def _set_size(lvol: Lvol, count: int) -> None:
     with store.engine.exclusive():
         lvol.blob.resize(count)
         try:
+            _hide_parent_data(lvol, before, count)
             lvol.persist(lvol.metadata)
         except OSError as error:
             if count > before:
@@ -52,18 +52,17 @@ def _set_size(lvol: Lvol, count: int) -> None:
             elif error.errno in {errno.ENOSPC, errno.ENOMEM}:
                 # What was cut off cannot be had back; the next commit tries again.
                 store.fail(error)
-            if error.errno == errno.ENOSPC:
-                raise store.no_space(f"lvol {lvol.name!r} cannot be resized") from error
             raise
 
 
 def _hide_parent_data(lvol: Lvol, first: int, end: int) -> None:
-    if lvol.parent is None and not lvol.is_external_clone:
+    """Zeros of its own where the parent has data behind the old end: in the commit that
+    makes the lvol larger, so that no crash shows what was cut off once."""
+    if end <= first or (lvol.parent is None and not lvol.is_external_clone):
         return
     size = lvol.store.cluster_size
     for start, stop in _runs_with_data(lvol.blob.resolve(first, end - first)):
-        lvol.write_zeroes((first + start) * size, (stop - start) * size)
-    lvol.store.flush()
+        lvol.blob.write_zeroes((first + start) * size, (stop - start) * size)
 
 
 def _runs_with_data(resolved: bytes) -> Iterator[tuple[int, int]]:

@@ -208,8 +208,6 @@ def _merge_into_clone(snapshot: Lvol, clone: Lvol) -> None:
             # Should this fail, too, then opening the store removes the marker.
             snapshot.persist(before)
         raise
+    # In memory only: it is destroyed next, and should a crash prevent that, its marker tells
+    # that nothing it lists is its own any more.
     snapshot.blob.drop_shared_with(clone.blob)
-    snapshot.blob.set_thin(True)
-    rest = marked.copy()
-    rest.invalid |= Invalid.THIN
-    _finish(snapshot, rest)

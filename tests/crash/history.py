@@ -283,7 +283,8 @@ class Recording:
     def _resize(self) -> None:
         lvol = self._volume()
         if lvol is not None:
-            size = self.chance.randrange(1, 2 * VOLUME_CLUSTERS) * CLUSTER
+            sizes = [n * CLUSTER for n in range(1, 2 * VOLUME_CLUSTERS) if n != lvol.num_clusters]
+            size = self.chance.choice(sizes)
             self._step(f"resize {lvol.name} {size}", True, True, lambda: lvol.resize(size))
 
     def _inflate(self) -> None:
