@@ -11,6 +11,7 @@ from lvolfs._native.nbd cimport nbd_target_t
 from lvolfs._native.sync cimport gate_t
 
 cdef enum:
+    ENDPOINT_CLOSED = 0
     ENDPOINT_BLOB = 1
     ENDPOINT_FILE = 2
     ENDPOINT_NBD = 3

@@ -31,6 +31,7 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *buf, size_t count, off_t offset) noexcept
     off_t lseek(int fd, off_t offset, int whence) noexcept
     int fdatasync(int fd) noexcept
+    int close(int fd) noexcept
 
 cdef extern from "<errno.h>" nogil:
     int ENXIO
@@ -96,6 +97,8 @@ cdef int file_zero(int fd, uint64_t offset, uint64_t length) noexcept nogil:
 
 
 cdef uint64_t endpoint_size(endpoint_t *e) noexcept nogil:
+    if e.kind == ENDPOINT_CLOSED:
+        return 0
     if e.kind == ENDPOINT_BLOB:
         return blob_size(e.blob)
     if e.kind == ENDPOINT_NBD:
@@ -191,8 +194,14 @@ cdef class Endpoint:
         self.raw.fd = -1
 
     def __dealloc__(self):
+        self.close()
+
+    def close(self):
         if self.raw.fd >= 0:
-            os.close(self.raw.fd)
+            close(self.raw.fd)
+        self.raw.fd = -1
+        self.raw.kind = ENDPOINT_CLOSED
+        self._owner = None
 
     @staticmethod
     def of_blob(Blob blob not None, str name not None, *, own_layer=False):
@@ -225,8 +234,8 @@ cdef class Endpoint:
         return e
 
     def _usable(self):
-        if self.raw.kind == 0:
-            raise TypeError("make an Endpoint with of_blob, of_file or of_nbd")
+        if self.raw.kind == ENDPOINT_CLOSED:
+            raise ValueError(f"endpoint {self.name} is closed")
 
     def _raise(self, int rc, str what):
         raise OSError(-rc, f"{what} {self.name}: {os.strerror(-rc)}")

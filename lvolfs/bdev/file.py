@@ -41,6 +41,7 @@ def open_file(path: str) -> Destination:
         descriptor = _open_block(path, held) if is_block else _open_regular(path, held)
         size = os.lseek(descriptor, 0, os.SEEK_END)
         endpoint = Endpoint.of_file(descriptor, size, f"'{path}'")
+        held.callback(endpoint.close)
     except BaseException:
         held.close()
         raise

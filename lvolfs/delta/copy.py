@@ -44,7 +44,7 @@ def shallow_copy(
     source; EINVAL for a destination that is smaller or in the source's own chain, or for an
     empty selection; ERANGE for a cluster past the end; EBUSY when the source is busy.
     refused_as_job gives those that SPDK reports later as a job in state "error" instead:
-    all but a destination that cannot be had, and an empty selection.
+    all but a destination that cannot be had, and an empty selection; its errno is SPDK's.
     """
     if clusters is not None and deep:
         raise OSError(errno.EINVAL, "a deep copy takes all clusters, not a selection")
@@ -65,6 +65,8 @@ def shallow_copy(
     except OSError as reason:
         held.close()
         if refused_as_job:
+            if reason.errno == errno.ERANGE:
+                reason = OSError(errno.EINVAL, reason.strerror)
             return registry(store).add_refused(job, reason)
         raise
     except BaseException:

@@ -61,6 +61,8 @@ class Job:
         self.errno: int | None = None
         self.result: Any = None
         self.started = datetime.now(UTC)
+        # Its end has been reported to an SPDK client, which counts it as gone.
+        self.forgotten = False
         self._begun = time.monotonic()
         self._ended: float | None = None
         self._finished = threading.Event()
@@ -199,7 +201,7 @@ class JobRegistry:
     def get(self, job_id: int) -> Job:
         with self._lock:
             job = self._jobs.get(job_id)
-        if job is None:
+        if job is None or job.forgotten:
             raise OSError(
                 errno.ENODEV, f"store '{self._store_name}' has no job {job_id}; 'jobs' lists them"
             )
@@ -225,11 +227,10 @@ class JobRegistry:
         job.cancel()
 
     def forget(self, job_id: int) -> None:
-        """Drops a finished job, as SPDK does once its end has been asked for."""
-        with self._lock:
-            job = self._jobs.get(job_id)
-            if job is not None and job.finished:
-                del self._jobs[job_id]
+        """Makes `get` refuse a finished job, as SPDK does once its end has been asked for;
+        it is still listed."""
+        job = self.get(job_id)
+        job.forgotten = job.finished
 
     def close(self) -> None:
         """Cancels what runs and waits for it; new jobs are refused. Call before the store's

@@ -27,7 +27,7 @@ _active_lock = threading.Lock()
 def rebuild(
     source: Lvol,
     destination: Lvstore,
-    name: str,
+    name: str | None = None,
     *,
     algorithm: str = "xxh3",
     register_missing: bool = True,
@@ -36,6 +36,8 @@ def rebuild(
     progress: Callable[[Job], None] | None = None,
 ) -> RebuildReport:
     """Makes `name` on `destination` the same as `source`, with all its snapshots; waits.
+
+    Without a name the volume is called as the source is.
 
     Snapshots of the destination with the name and checksum of the source's are kept; where
     both sides have per-cluster checksums only the clusters that differ are copied; otherwise
@@ -50,7 +52,7 @@ def rebuild(
     job = start_rebuild(
         source,
         destination,
-        name,
+        name if name is not None else source.name,
         algorithm=algorithm,
         register_missing=register_missing,
         verify=verify,
