@@ -171,9 +171,12 @@ class Lvol:
             raise self._explain(error, "allocate") from error
 
     def flush(self) -> None:
-        """Everything written to the store before the call is durable when it returns."""
-        self._live()
-        self.store.flush()
+        """Everything written to the store before the call is durable when it returns. Once a
+        write to this lvol was lost, it raises that error every time."""
+        try:
+            self._live().flush()
+        except OSError as error:
+            raise self._explain(error, "flush") from error
 
     def seek_data(self, offset: int) -> int:
         """As lseek(SEEK_DATA), through the whole chain of parents; ENXIO at the end."""
