@@ -14,6 +14,7 @@ from lvolfs.cli import (
     mount_commands,
     opening,
     output,
+    rebuild_command,
     store_commands,
     volume_commands,
 )
@@ -88,6 +89,7 @@ app.add_typer(checksum_commands.app, name="checksum")
 app.command("diff")(copy_commands.diff)
 app.command("copy")(copy_commands.copy)
 app.command("jobs")(job_commands.jobs)
+app.command("rebuild")(rebuild_command.rebuild)
 app.command("check")(check_commands.check)
 app.command("scrub")(check_commands.scrub)
 app.command("map")(map_command.show_map)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lvolfs.cli import arguments, comparing, output
-from lvolfs.cli.amounts import format_runs, format_size, parse_size
+from lvolfs.cli.amounts import format_runs, format_size
 from lvolfs.cli.failure import MISMATCH, CommandFailedError
 from lvolfs.cli.following import follow
 from lvolfs.cli.opening import open_target
@@ -27,9 +27,7 @@ def copy(
     *,
     clusters: arguments.Clusters = None,
     deep: Annotated[bool, typer.Option("--deep", help="What its ancestors own, too.")] = False,
-    rate: Annotated[
-        int, typer.Option(parser=parse_size, metavar="SIZE", help="Bytes per second at most.")
-    ] = 0,
+    rate: arguments.Rate = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until the copy has ended.")] = False,
     json: arguments.Json = False,
 ) -> None:
@@ -42,7 +40,7 @@ def copy(
             destination=_destination(destination),
             clusters=runs,
             deep=deep,
-            rate=rate,
+            rate=rate or 0,
         )
         # A copy in this process ends with it.
         if wait or session.is_local:

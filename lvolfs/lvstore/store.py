@@ -65,8 +65,7 @@ class Lvstore:
     be called from any thread; they hold `lock` one after the other. Errors are OSError.
 
     `events`: callbacks called as cb(kind, lvol) after each change, with the lock held; kind is
-    "created", "deleted", "renamed", "resized" or "changed". `closers`: called at the beginning of
-    every close, without the lock.
+    "created", "deleted", "renamed", "resized" or "changed". `closers`: called before close.
     """
 
     def __init__(
@@ -525,11 +524,7 @@ class Lvstore:
                 return
             with self.engine.exclusive():
                 self.engine.grow(grown.total_clusters)
-                try:
-                    self.engine.write_superblock(grown.pack())
-                except OSError as error:
-                    self.fail(error)
-                    raise
+                self.engine.write_superblock(grown.pack())
             self._superblock = grown
 
     def flush(self) -> None:

@@ -43,11 +43,15 @@ def open_endpoint(path: Path, size: int, name: str, *, write: bool) -> Iterator[
     """The file of an lvol as an endpoint; flushed at the end if it is written to."""
     descriptor = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
     try:
-        yield Endpoint.of_file(descriptor, size, name)
-        if write:
-            os.fsync(descriptor)
+        endpoint = Endpoint.of_file(descriptor, size, name)
     finally:
         os.close(descriptor)
+    try:
+        yield endpoint
+        if write:
+            endpoint.flush()
+    finally:
+        endpoint.close()
 
 
 class RemoteContent:

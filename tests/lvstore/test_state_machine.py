@@ -93,8 +93,9 @@ class LvolLife(RuleBasedStateMachine):
         try:
             yield
         except OSError as error:
-            if error.errno not in {*errors, errno.ENOSPC} or not error.strerror:
-                raise
+            allowed = {*errors, errno.ENOSPC}
+            assert error.errno in allowed, error
+            assert str(error)
             raise Refused from error
         if errors:
             raise AssertionError(f"no error, but one of {errors} was expected")
