@@ -28,7 +28,4 @@ class Endpoint:
     def pwrite(self, data: Bytes, offset: int) -> None: ...
     def flush(self) -> None: ...
     def close(self) -> None:
-        """Lets the descriptor of a file go now and not with the last reference; no pass may
-        be running. The Endpoint cannot be used afterwards."""
-    def close(self) -> None:
         """Lets go of the descriptor, blob or connection. No loop may be using it."""
