@@ -1,5 +1,6 @@
 """What each ioctl of lvolfs.h does. Called in a thread, with a checked structure to fill."""
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -258,6 +259,7 @@ def perform(caller: Caller, argument: ioctls.Argument) -> bytes:
     for member in type(argument)._fields_:
         name = member[0]
         if name not in inputs and name not in {"size", "flags", "reserved", "reserved0"}:
-            setattr(argument, name, member[1]())
+            place = getattr(type(argument), name)
+            ctypes.memset(ctypes.addressof(argument) + place.offset, 0, place.size)
     call(caller, argument)
     return bytes(argument)
