@@ -34,7 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Mounted:
-    """A store on a file, mounted by a daemon of its own."""
+    """A store on a file, mounted by a daemon of its own that runs as `uid` (0: as we do)."""
+
+    uid = 0
 
     def __init__(self, directory: Path, *, size: int, cluster_size: int, options: str) -> None:
         self.directory = directory
@@ -60,7 +62,11 @@ class Mounted:
 
     def start(self, options: str | None = None) -> None:
         self.pid, ready = fork_daemon(
-            self.store_path, self.path, self.options if options is None else options, self.log
+            self.store_path,
+            self.path,
+            self.options if options is None else options,
+            self.log,
+            self.uid,
         )
         waiting, _, _ = select.select([ready], [], [], 20)
         line = os.read(ready, 16) if waiting else b""

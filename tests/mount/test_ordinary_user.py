@@ -1,0 +1,173 @@
+"""A mount by somebody who is not root: through fusermount3, private, with small sockets."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lvolfs.lvstore.store import Lvstore
+from tests.mount.conftest import MIB, Mounted, fails, pattern, run
+
+NOBODY = 65534
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+
+class MountedByNobody(Mounted):
+    uid = NOBODY
+
+
+@pytest.fixture
+def fuse_for_all() -> Iterator[None]:
+    """/dev/fuse as udev makes it elsewhere (0666), for as long as the test lasts."""
+    if shutil.which("fusermount3") is None:
+        pytest.skip("needs fusermount3 (package fuse3)")
+    before = Path("/dev/fuse").stat().st_mode & 0o777
+    Path("/dev/fuse").chmod(0o666)
+    yield
+    Path("/dev/fuse").chmod(before)
+
+
+@pytest.fixture
+def theirs(fuse_for_all: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
+    directory = tmp_path_factory.mktemp("nobody")
+    mounted = MountedByNobody(directory, size=128 * MIB, cluster_size=MIB, options="")
+    for path in (directory, mounted.store_path, mounted.path):
+        os.chown(path, NOBODY, NOBODY)
+    # pytest makes its directories 0700, with root's as the first.
+    where = directory
+    opened = []
+    while where != where.parent:
+        mode = where.stat().st_mode & 0o7777
+        if not mode & 0o001:
+            opened.append((where, mode))
+            where.chmod(mode | 0o011)
+        where = where.parent
+    try:
+        mounted.start()
+        yield mounted
+        mounted.clean_up()
+        mounted.check_log()
+    finally:
+        mounted.clean_up()
+        for where, mode in opened:
+            where.chmod(mode)
+
+
+def as_nobody(script: str, directory: Path, check: bool = True) -> str:
+    return run(
+        "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+        "bash", "-euc", script, check=check, cwd=directory,
+    )  # fmt: skip
+
+
+def test_everything_works_for_them(theirs: Mounted) -> None:
+    as_nobody(
+        """
+        dd if=/dev/urandom of=mnt/volumes/a bs=1M count=20 conv=fsync status=none
+        cp mnt/volumes/a mnt/volumes/b
+        cmp mnt/volumes/a mnt/volumes/b
+        dd if=mnt/volumes/a of=/dev/null bs=4M status=none
+        setfattr -n user.lvolfs.snapshot -v s mnt/volumes/a
+        setfattr -n user.lvolfs.clone -v c mnt/snapshots/s
+        setfattr -n user.lvolfs.checksum.register -v '' mnt/snapshots/s
+        truncate -s 30M mnt/volumes/b
+        mv mnt/volumes/b mnt/volumes/d
+        rm mnt/volumes/d
+        test "$(stat -c %U:%a mnt/snapshots/s)" = nobody:400
+        test "$(stat -c %U:%a mnt/volumes/c)" = nobody:600
+        test ! -w mnt/snapshots/s
+        cat mnt/.lvolfs/lvols.json mnt/.lvolfs/metrics > /dev/null
+        """,
+        theirs.directory,
+    )
+    as_nobody("fusermount3 -u mnt", theirs.directory)
+    assert theirs.wait() == 0
+    theirs.check_store_is_clean()
+    with Lvstore.open(str(theirs.store_path), read_only=True) as store:
+        assert [lvol.name for lvol in store.lvols] == ["a", "c", "s"]
+
+
+def test_a_listing_longer_than_their_socket_buffer(theirs: Mounted) -> None:
+    as_nobody("for i in $(seq 100); do : > mnt/volumes/volume-$i; done", theirs.directory)
+    text = as_nobody(
+        """/usr/bin/python3 - <<'EOF'
+import ctypes, os
+libc = ctypes.CDLL(None)
+fd = os.open("mnt/volumes", os.O_RDONLY)
+buffer = ctypes.create_string_buffer(1 << 20)
+total = 0
+while (got := libc.syscall(217, fd, buffer, 1 << 20)) > 0:
+    total += got
+print(got, total > 100 * 24)
+EOF""",
+        theirs.directory,
+        check=False,
+    )
+    assert text.strip() == "0 True"
+
+
+def test_it_is_private(theirs: Mounted) -> None:
+    """Not even root gets in without allow_other."""
+    with fails(errno.EACCES):
+        list(theirs.path.iterdir())
+
+
+def test_killed_by_a_crash_and_replaced(theirs: Mounted) -> None:
+    as_nobody(
+        "dd if=/dev/zero of=mnt/volumes/a bs=1M count=2 conv=fsync status=none", theirs.directory
+    )
+    theirs.kill()
+    theirs.start()
+    as_nobody("test $(stat -c %s mnt/volumes/a) = 2097152", theirs.directory)
+
+
+def test_allow_other_shows_names_and_checks_permissions(
+    fuse_for_all: None, make_mounted: Callable[..., Mounted], tmp_path: Path
+) -> None:
+    """Root's mount for everybody: directories are the owner's, so others see nothing of it."""
+    mounted = make_mounted(options="allow_other")
+    file = mounted.volumes / "v"
+    file.write_bytes(pattern(MIB))
+    where = mounted.path
+    opened = []
+    while where != where.parent:
+        where = where.parent
+        mode = where.stat().st_mode & 0o7777
+        if not mode & 0o001:
+            opened.append((where, mode))
+            where.chmod(mode | 0o011)
+    try:
+        for attempt in (f"ls {mounted.volumes}", f"cat {file}", f"setfattr -n user.x -v y {file}"):
+            assert "Permission denied" in as_nobody(attempt, Path("/"), check=False)
+    finally:
+        for path, mode in opened:
+            path.chmod(mode)
+
+
+def test_without_access_to_dev_fuse_it_says_so(tmp_path: Path) -> None:
+    before = Path("/dev/fuse").stat().st_mode & 0o777
+    Path("/dev/fuse").chmod(0o600)
+    try:
+        child = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import os, sys\n"
+                "from lvolfs.mount.session import prepare_mountpoint\n"
+                "os.setuid(65534)\n"
+                "try:\n    prepare_mountpoint('/')\n"
+                "except OSError as error:\n    print(error.strerror)\n",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        Path("/dev/fuse").chmod(before)
+    assert "may not open /dev/fuse" in child.stdout, child.stderr
