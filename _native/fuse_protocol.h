@@ -28,8 +28,7 @@ struct lane_copy_file_range_out {
     uint64_t bytes_copied;
 };
 
-static inline int lane_clone_device(int clone, int mounted)
-{
+static inline int lane_clone_device(int clone, int mounted) {
     uint32_t source = (uint32_t)mounted;
     return ioctl(clone, FUSE_DEV_IOC_CLONE, &source);
 }

@@ -218,7 +218,7 @@ cdef class Lane:
             raise RuntimeError("a Lane starts once")
         self.started = True
         lane_prepare_signals()
-        for i in range(<uint32_t> self.threads):
+        for _number in range(self.threads):
             self._new_worker()
         if lane_thread(&self.lane.replies_thread, lane_replies_main, &self.lane):
             raise OSError(EAGAIN, "cannot start a lane thread")
@@ -260,8 +260,7 @@ cdef class Lane:
         self._close_all()
 
     cdef uint64_t _free_slot(self) except 0:
-        cdef uint64_t tried
-        for tried in range(MAX_HANDLES):
+        for _tried in range(MAX_HANDLES):
             self.serial += 1
             if self.lane.handles[self.serial & (MAX_HANDLES - 1)].fh == 0:
                 return self.serial
@@ -332,9 +331,9 @@ cdef class Lane:
         cdef char body[512]
         cdef fuse_notify_inval_entry_out *entry = <fuse_notify_inval_entry_out *> body
         cdef const char *text = name
-        cdef size_t length = strlen(text)
+        cdef size_t length = len(name)
         cdef int error
-        if length != len(name) or length > 255:
+        if length != strlen(text) or length > 255:
             raise ValueError("a file name has at most 255 bytes and no NUL")
         entry.parent = parent
         entry.namelen = <uint32_t> length

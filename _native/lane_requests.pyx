@@ -1,14 +1,12 @@
 """Answers the requests of the data plane without Python: no GIL, no Python object."""
 
-from libc.errno cimport EBADF, EINTR, EINVAL, EIO, ENOENT, ENXIO, EOPNOTSUPP, EROFS, errno
+from libc.errno cimport EBADF, EINTR, EINVAL, ENOENT, ENXIO, EOPNOTSUPP, EROFS, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.unistd cimport write
 
-from lvolfs._native.cluster_map cimport blob_size, blob_t, map_seek
-from lvolfs._native.device cimport (
-    device_flush, device_pread, device_pwrite, device_t, device_zero,
-)
+from lvolfs._native.cluster_map cimport blob_size, map_seek
+from lvolfs._native.device cimport device_flush, device_pread, device_pwrite, device_zero
 from lvolfs._native.fuse_protocol cimport *
 from lvolfs._native.sync cimport add32, add64, load64, sub32
 from lvolfs._native.volume_io cimport (

@@ -354,5 +354,3 @@ cdef void *lane_control_main(void *argument) noexcept nogil:
         elif answer.kind == CALL_GROW:
             _finish_grow(lane, worker, answer)
     return NULL
-
-

@@ -31,13 +31,13 @@ typedef unsigned long long lvolfs_u64;
 
 #define LVOLFS_IOC_MAGIC 'L'
 
-#define LVOLFS_NAME_SIZE 256          /* a name and its NUL */
-#define LVOLFS_UUID_SIZE 40           /* 36 characters, NUL, padding */
-#define LVOLFS_TEXT_SIZE 256          /* an error text and its NUL */
-#define LVOLFS_DESTINATION_SIZE 1024  /* a copy's destination and its NUL */
-#define LVOLFS_COPY_CLUSTERS 1024     /* most clusters that one copy can list */
-#define LVOLFS_RANGE_CLUSTERS 1024    /* most checksums that one call returns */
-#define LVOLFS_FRAGMAP_BYTES 8192     /* 65,536 clusters */
+#define LVOLFS_NAME_SIZE 256         /* a name and its NUL */
+#define LVOLFS_UUID_SIZE 40          /* 36 characters, NUL, padding */
+#define LVOLFS_TEXT_SIZE 256         /* an error text and its NUL */
+#define LVOLFS_DESTINATION_SIZE 1024 /* a copy's destination and its NUL */
+#define LVOLFS_COPY_CLUSTERS 1024    /* most clusters that one copy can list */
+#define LVOLFS_RANGE_CLUSTERS 1024   /* most checksums that one call returns */
+#define LVOLFS_FRAGMAP_BYTES 8192    /* 65,536 clusters */
 
 /* Types of an lvol. */
 #define LVOLFS_VOLUME 1
@@ -62,15 +62,15 @@ typedef unsigned long long lvolfs_u64;
 /* lvolfs_info.properties */
 #define LVOLFS_THIN 1u
 #define LVOLFS_READ_ONLY 2u
-#define LVOLFS_CLONE 4u               /* has a parent in this store */
-#define LVOLFS_EXTERNAL_CLONE 8u      /* its parent is outside of the store */
-#define LVOLFS_DEGRADED 16u           /* that parent is missing */
+#define LVOLFS_CLONE 4u          /* has a parent in this store */
+#define LVOLFS_EXTERNAL_CLONE 8u /* its parent is outside of the store */
+#define LVOLFS_DEGRADED 16u      /* that parent is missing */
 
 /* Any lvol: what it is. */
 struct lvolfs_info {
     lvolfs_u32 size;
     lvolfs_u32 flags;
-    lvolfs_u64 bytes;                  /* out, all of them */
+    lvolfs_u64 bytes; /* out, all of them */
     lvolfs_u64 num_clusters;
     lvolfs_u64 num_allocated_clusters; /* owned by this lvol itself */
     lvolfs_u32 cluster_size;           /* bytes */
@@ -79,7 +79,7 @@ struct lvolfs_info {
     lvolfs_u32 num_children;
     char uuid[LVOLFS_UUID_SIZE];
     char name[LVOLFS_NAME_SIZE];
-    char parent[LVOLFS_NAME_SIZE];     /* empty without one; an external one's id */
+    char parent[LVOLFS_NAME_SIZE]; /* empty without one; an external one's id */
     lvolfs_u64 reserved[8];
 };
 
@@ -87,8 +87,8 @@ struct lvolfs_info {
 struct lvolfs_create {
     lvolfs_u32 size;
     lvolfs_u32 flags;
-    char name[LVOLFS_NAME_SIZE];       /* in: of the new snapshot or volume */
-    char uuid[LVOLFS_UUID_SIZE];       /* out */
+    char name[LVOLFS_NAME_SIZE]; /* in: of the new snapshot or volume */
+    char uuid[LVOLFS_UUID_SIZE]; /* out */
     lvolfs_u64 reserved[4];
 };
 
@@ -96,11 +96,11 @@ struct lvolfs_create {
 struct lvolfs_checksum_register {
     lvolfs_u32 size;
     lvolfs_u32 flags;
-    lvolfs_u64 start;                  /* first cluster */
-    lvolfs_u64 count;                  /* clusters; 0 = all, start must be 0 then */
+    lvolfs_u64 start; /* first cluster */
+    lvolfs_u64 count; /* clusters; 0 = all, start must be 0 then */
     lvolfs_u32 algorithm;
     lvolfs_u32 reserved0;
-    lvolfs_u64 id;                     /* out: of the operation */
+    lvolfs_u64 id; /* out: of the operation */
     lvolfs_u64 reserved[4];
 };
 
@@ -108,9 +108,9 @@ struct lvolfs_checksum_register {
 struct lvolfs_checksum_status {
     lvolfs_u32 size;
     lvolfs_u32 flags;
-    lvolfs_u32 state;                  /* out, all of them */
-    lvolfs_u32 algorithm;              /* of what is registered; 0 = nothing yet */
-    lvolfs_u64 done;                   /* clusters */
+    lvolfs_u32 state;     /* out, all of them */
+    lvolfs_u32 algorithm; /* of what is registered; 0 = nothing yet */
+    lvolfs_u64 done;      /* clusters */
     lvolfs_u64 total;
     char error[LVOLFS_TEXT_SIZE];
     lvolfs_u64 reserved[4];
@@ -120,8 +120,8 @@ struct lvolfs_checksum_status {
 struct lvolfs_checksum_get {
     lvolfs_u32 size;
     lvolfs_u32 flags;
-    lvolfs_u64 checksum;               /* out */
-    lvolfs_u32 algorithm;              /* out */
+    lvolfs_u64 checksum;  /* out */
+    lvolfs_u32 algorithm; /* out */
     lvolfs_u32 reserved0;
     lvolfs_u64 reserved[4];
 };
@@ -130,9 +130,9 @@ struct lvolfs_checksum_get {
 struct lvolfs_checksum_range {
     lvolfs_u32 size;
     lvolfs_u32 flags;
-    lvolfs_u64 start;                  /* in: first cluster */
-    lvolfs_u64 count;                  /* in: clusters wanted; out: how many follow */
-    lvolfs_u32 algorithm;              /* out */
+    lvolfs_u64 start;     /* in: first cluster */
+    lvolfs_u64 count;     /* in: clusters wanted; out: how many follow */
+    lvolfs_u32 algorithm; /* out */
     lvolfs_u32 reserved0;
     lvolfs_u64 reserved[4];
     lvolfs_u8 state[LVOLFS_RANGE_CLUSTERS];
@@ -143,9 +143,9 @@ struct lvolfs_checksum_range {
 struct lvolfs_fragmap {
     lvolfs_u32 size;
     lvolfs_u32 flags;
-    lvolfs_u64 start;                  /* in: first cluster */
-    lvolfs_u64 count;                  /* in: clusters wanted; out: how many follow */
-    lvolfs_u64 allocated;              /* out: bits that are set among these */
+    lvolfs_u64 start;     /* in: first cluster */
+    lvolfs_u64 count;     /* in: clusters wanted; out: how many follow */
+    lvolfs_u64 allocated; /* out: bits that are set among these */
     lvolfs_u64 reserved[4];
     lvolfs_u8 bits[LVOLFS_FRAGMAP_BYTES];
 };
@@ -162,7 +162,7 @@ struct lvolfs_fragmap {
 struct lvolfs_copy_start {
     lvolfs_u32 size;
     lvolfs_u32 flags;
-    lvolfs_u64 id;                     /* out: of the operation */
+    lvolfs_u64 id; /* out: of the operation */
     lvolfs_u32 num_clusters;
     lvolfs_u32 reserved0;
     lvolfs_u64 reserved[4];
@@ -174,10 +174,10 @@ struct lvolfs_copy_start {
 struct lvolfs_copy_status {
     lvolfs_u32 size;
     lvolfs_u32 flags;
-    lvolfs_u64 id;                     /* in; 0 = this lvol's latest (ENODATA without one) */
-    lvolfs_u32 state;                  /* out, all that follow */
+    lvolfs_u64 id;    /* in; 0 = this lvol's latest (ENODATA without one) */
+    lvolfs_u32 state; /* out, all that follow */
     lvolfs_u32 reserved0;
-    lvolfs_u64 total;                  /* clusters */
+    lvolfs_u64 total; /* clusters */
     lvolfs_u64 copied;
     lvolfs_u64 unmapped;
     lvolfs_u64 bytes;

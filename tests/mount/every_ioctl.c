@@ -19,22 +19,19 @@
 
 #define CLUSTERS 6
 
-static void fail(const char *what)
-{
+static void fail(const char *what) {
     fprintf(stderr, "%s: %s\n", what, strerror(errno));
     exit(1);
 }
 
-static void check(int good, const char *what)
-{
+static void check(int good, const char *what) {
     if (!good) {
         fprintf(stderr, "%s is not as expected\n", what);
         exit(1);
     }
 }
 
-static int open_file(const char *directory, const char *name)
-{
+static int open_file(const char *directory, const char *name) {
     char path[4096];
     snprintf(path, sizeof(path), "%s/%s", directory, name);
     int fd = open(path, O_RDONLY);
@@ -44,23 +41,20 @@ static int open_file(const char *directory, const char *name)
     return fd;
 }
 
-static void call(int fd, unsigned long request, void *argument, const char *name)
-{
+static void call(int fd, unsigned long request, void *argument, const char *name) {
     if (ioctl(fd, request, argument) < 0) {
         fail(name);
     }
 }
 
-static void expect(int fd, unsigned long request, void *argument, int code, const char *name)
-{
+static void expect(int fd, unsigned long request, void *argument, int code, const char *name) {
     if (ioctl(fd, request, argument) == 0 || errno != code) {
         fprintf(stderr, "%s: %s instead of %s\n", name, strerror(errno), strerror(code));
         exit(1);
     }
 }
 
-static void info(int fd, const char *name, unsigned type, unsigned long long owned)
-{
+static void info(int fd, const char *name, unsigned type, unsigned long long owned) {
     struct lvolfs_info info = {.size = sizeof(info)};
     call(fd, LVOLFS_IOC_INFO, &info, "INFO");
     check(strcmp(info.name, name) == 0, "name");
@@ -69,12 +63,11 @@ static void info(int fd, const char *name, unsigned type, unsigned long long own
     check(info.num_clusters == CLUSTERS && info.cluster_size == 1u << 20, "clusters");
     check(info.bytes == info.num_clusters * info.cluster_size, "bytes");
     check(info.num_allocated_clusters == owned, "owned clusters");
-    printf("info %s parent=%s children=%u properties=%u\n", name, info.parent,
-           info.num_children, info.properties);
+    printf("info %s parent=%s children=%u properties=%u\n", name, info.parent, info.num_children,
+           info.properties);
 }
 
-static void snapshot_and_clone(int volume, const char *snapshots)
-{
+static void snapshot_and_clone(int volume, const char *snapshots) {
     struct lvolfs_create create = {.size = sizeof(create)};
     strcpy(create.name, "s");
     call(volume, LVOLFS_IOC_SNAPSHOT, &create, "SNAPSHOT");
@@ -87,8 +80,7 @@ static void snapshot_and_clone(int volume, const char *snapshots)
     close(snapshot);
 }
 
-static void checksums(int snapshot, int volume)
-{
+static void checksums(int snapshot, int volume) {
     struct lvolfs_checksum_get whole = {.size = sizeof(whole)};
     expect(snapshot, LVOLFS_IOC_CHECKSUM_GET, &whole, ENODATA, "CHECKSUM_GET before");
     expect(volume, LVOLFS_IOC_CHECKSUM_GET, &whole, EINVAL, "CHECKSUM_GET of a volume");
@@ -128,8 +120,7 @@ static void checksums(int snapshot, int volume)
     expect(snapshot, LVOLFS_IOC_CHECKSUM_RANGE, &range, ERANGE, "CHECKSUM_RANGE past the end");
 }
 
-static void fragmap(int fd, unsigned expected)
-{
+static void fragmap(int fd, unsigned expected) {
     static struct lvolfs_fragmap map;
     map.size = sizeof(map);
     map.start = 0;
@@ -140,8 +131,7 @@ static void fragmap(int fd, unsigned expected)
     printf("fragmap %02x allocated=%llu\n", map.bits[0], map.allocated);
 }
 
-static void copy(int snapshot, int clone)
-{
+static void copy(int snapshot, int clone) {
     static struct lvolfs_copy_start start;
     start.size = sizeof(start);
     strcpy(start.destination, "copy");
@@ -187,8 +177,7 @@ static void copy(int snapshot, int clone)
     check(status.state == LVOLFS_STATE_COMPLETE && status.copied == CLUSTERS, "deep copy");
 }
 
-static void mistakes(int fd, const char *volumes)
-{
+static void mistakes(int fd, const char *volumes) {
     struct lvolfs_info info = {.size = sizeof(info) - 8};
     expect(fd, LVOLFS_IOC_INFO, &info, EINVAL, "INFO of another size");
     info.size = sizeof(info);
@@ -208,8 +197,7 @@ static void mistakes(int fd, const char *volumes)
     close(directory);
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     if (argc != 3) {
         return 2;
     }
