@@ -23,10 +23,12 @@ cdef long allocator_claim(allocator_t *a, uint32_t lowest) noexcept nogil
 cdef int allocator_grow(allocator_t *a, uint32_t length) noexcept nogil
 # Marks one item used; 0, -EEXIST when it was used already, -ERANGE past the end.
 cdef int allocator_mark(allocator_t *a, uint32_t item) noexcept nogil
-cdef bint allocator_is_used(allocator_t *a, uint32_t item) noexcept nogil
 # Gives one item back at once: only for items that no durable metadata names.
 cdef void allocator_release(allocator_t *a, uint32_t item) noexcept nogil
 # Puts one item on the pending list; -ENOMEM leaves it used (a leak until reload).
 cdef int allocator_defer(allocator_t *a, uint32_t item) noexcept nogil
 # Takes the pending list over (caller frees it); 0 items gives NULL.
 cdef uint32_t *allocator_take_pending(allocator_t *a, uint32_t *count) noexcept nogil
+# How many items are free, and how many are freed but pending.
+cdef uint32_t allocator_free(allocator_t *a) noexcept nogil
+cdef uint32_t allocator_pending(allocator_t *a) noexcept nogil

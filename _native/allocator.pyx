@@ -119,10 +119,6 @@ cdef int allocator_mark(allocator_t *a, uint32_t item) noexcept nogil:
     return rc
 
 
-cdef bint allocator_is_used(allocator_t *a, uint32_t item) noexcept nogil:
-    return item >= a.length or (a.words[item // 64] >> (item % 64)) & 1
-
-
 cdef void allocator_release(allocator_t *a, uint32_t item) noexcept nogil:
     cdef uint64_t bit = (<uint64_t> 1) << (item % 64)
     pthread_mutex_lock(&a.mutex)
@@ -164,3 +160,19 @@ cdef uint32_t *allocator_take_pending(allocator_t *a, uint32_t *count) noexcept 
     a.pending_room = 0
     pthread_mutex_unlock(&a.mutex)
     return taken
+
+
+cdef uint32_t allocator_free(allocator_t *a) noexcept nogil:
+    cdef uint32_t count
+    pthread_mutex_lock(&a.mutex)
+    count = a.free
+    pthread_mutex_unlock(&a.mutex)
+    return count
+
+
+cdef uint32_t allocator_pending(allocator_t *a) noexcept nogil:
+    cdef uint32_t count
+    pthread_mutex_lock(&a.mutex)
+    count = a.pending_count
+    pthread_mutex_unlock(&a.mutex)
+    return count

@@ -12,6 +12,7 @@ from lvolfs._native.sync cimport (
     gate_enter,
     gate_exit,
     load32,
+    load_pointer,
     pthread_mutex_destroy,
     pthread_mutex_init,
     store8,
@@ -120,7 +121,7 @@ cdef uint32_t map_resolve_below(blob_t *blob, uint32_t c, device_t **external) n
     cdef uint32_t *effective
     if blob.parent == NULL and not blob.has_external:
         return EFFECTIVE_ZERO
-    effective = blob.effective
+    effective = <uint32_t *> load_pointer(<void **> &blob.effective)
     if effective != NULL:
         found = load32(&effective[c])
         if found != EFFECTIVE_UNKNOWN and found != EFFECTIVE_EXTERNAL:
@@ -133,7 +134,7 @@ cdef uint32_t map_resolve_below(blob_t *blob, uint32_t c, device_t **external) n
                 return found
             if not cas_pointer(<void **> &blob.effective, NULL, effective):
                 free(effective)
-                effective = blob.effective
+                effective = <uint32_t *> load_pointer(<void **> &blob.effective)
         store32(&effective[c], found)
     return found
 

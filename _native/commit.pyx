@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 from lvolfs._native.allocator cimport (
     allocator_claim,
     allocator_defer,
+    allocator_pending,
     allocator_release,
     allocator_take_pending,
 )
@@ -389,7 +390,9 @@ cdef int commit_run(commit_t *commit, bint take_freed) noexcept nogil:
         )
         commit.freed_pages = allocator_take_pending(&store.pages, &commit.freed_page_count)
     else:
-        store32(&store.dirty, store.clusters.pending_count + store.pages.pending_count)
+        store32(
+            &store.dirty, allocator_pending(&store.clusters) + allocator_pending(&store.pages)
+        )
     blob = store.blobs
     while blob != NULL and rc == 0:
         rc = capture_blob(commit, blob, False)
@@ -528,9 +531,8 @@ cdef void store_settle(store_t *store) noexcept nogil:
 
 
 cdef bint store_reclaim(store_t *store) noexcept nogil:
-    cdef uint32_t waiting = load32(&store.clusters.pending_count)
+    cdef uint32_t waiting = allocator_pending(&store.clusters) + allocator_pending(&store.pages)
     cdef uint32_t discarding
-    waiting += load32(&store.pages.pending_count)
     pthread_mutex_lock(&store.flush_lock)
     discarding = store.discarding
     pthread_mutex_unlock(&store.flush_lock)

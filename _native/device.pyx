@@ -9,7 +9,7 @@ from libc.errno cimport EINTR, EIO, ENXIO, errno as c_errno
 from libc.stdint cimport uint8_t, uint64_t
 from posix.types cimport off_t
 
-from lvolfs._native.sync cimport add64
+from lvolfs._native.sync cimport add64, load64
 from lvolfs._native.write_log cimport (
     LOG_DISCARD,
     LOG_FLUSH,
@@ -310,9 +310,9 @@ cdef class Device:
     @property
     def counters(self):
         return {
-            "bytes_read": self.dev.bytes_read,
-            "bytes_written": self.dev.bytes_written,
-            "flushes": self.dev.flushes,
+            "bytes_read": load64(&self.dev.bytes_read),
+            "bytes_written": load64(&self.dev.bytes_written),
+            "flushes": load64(&self.dev.flushes),
         }
 
     def pread(self, length, offset):

@@ -16,9 +16,11 @@ from libc.string cimport memcpy
 from lvolfs._native.allocator cimport (
     allocator_claim,
     allocator_destroy,
+    allocator_free,
     allocator_grow,
     allocator_init,
     allocator_mark,
+    allocator_pending,
     allocator_release,
     allocator_t,
 )
@@ -66,6 +68,8 @@ from lvolfs._native.sync cimport (
     gate_init,
     gate_is_mine,
     gate_open,
+    load32,
+    load64,
     pthread_cond_destroy,
     pthread_cond_init,
     pthread_mutex_destroy,
@@ -123,7 +127,7 @@ cdef class _Exclusive:
             pthread_mutex_unlock(&store.commit_lock)
             # Gives back what was freed inside. An error leaves the store dirty or failed,
             # and is the next flush's to report: the change itself is durable.
-            if store.clusters.pending_count or store.pages.pending_count:
+            if allocator_pending(&store.clusters) or allocator_pending(&store.pages):
                 store_flush(store)
                 store_settle(store)
 
@@ -194,7 +198,7 @@ cdef class Engine:
         free(store)
 
     cdef store_t *_open(self) except NULL:
-        if self.store.closed:
+        if load32(&self.store.closed):
             raise OSError(errno.EBADF, "the store is closed", self.device.path)
         return self.store
 
@@ -240,11 +244,11 @@ cdef class Engine:
     @property
     def free_clusters(self):
         """Free ones, those too that the next flush gives back."""
-        return self.store.clusters.free + self.store.clusters.pending_count
+        return allocator_free(&self.store.clusters) + allocator_pending(&self.store.clusters)
 
     @property
     def free_pages(self):
-        return self.store.pages.free + self.store.pages.pending_count
+        return allocator_free(&self.store.pages) + allocator_pending(&self.store.pages)
 
     @property
     def read_only(self):
@@ -252,12 +256,12 @@ cdef class Engine:
 
     @property
     def failed(self):
-        return self.store.failed
+        return load32(&self.store.failed)
 
     @property
     def dirty(self):
         """Whether there is something that the next flush would have to do."""
-        return bool(self.store.dirty)
+        return bool(load32(&self.store.dirty))
 
     # -- reading metadata
 
@@ -660,7 +664,7 @@ cdef class Blob:
 
     @property
     def num_allocated_clusters(self):
-        return self.raw.owned
+        return load32(&self.raw.owned)
 
     @property
     def size(self):
@@ -680,7 +684,7 @@ cdef class Blob:
 
     @property
     def failed(self):
-        return self.raw.failed
+        return load32(&self.raw.failed)
 
     @property
     def parent(self):
@@ -708,15 +712,15 @@ cdef class Blob:
 
     @property
     def refs(self):
-        return self.raw.refs
+        return load32(&self.raw.refs)
 
     @property
     def counters(self):
         return {
-            "reads": self.raw.reads,
-            "writes": self.raw.writes,
-            "bytes_read": self.raw.bytes_read,
-            "bytes_written": self.raw.bytes_written,
+            "reads": load64(&self.raw.reads),
+            "writes": load64(&self.raw.writes),
+            "bytes_read": load64(&self.raw.bytes_read),
+            "bytes_written": load64(&self.raw.bytes_written),
         }
 
     # -- data

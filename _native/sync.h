@@ -37,6 +37,10 @@ static inline uint8_t swap8(uint8_t *p, uint8_t v) {
 }
 static inline void store8(uint8_t *p, uint8_t v) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }
 
+static inline void *load_pointer(void *const *where) {
+    return __atomic_load_n(where, __ATOMIC_ACQUIRE);
+}
+
 static inline int cas_pointer(void **where, void *expected, void *value) {
     return __atomic_compare_exchange_n(where, &expected, value, 0, __ATOMIC_ACQ_REL,
                                        __ATOMIC_ACQUIRE);

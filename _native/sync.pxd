@@ -44,4 +44,5 @@ cdef extern from "sync.h" nogil:
         pthread_t *thread, const void *attr, void *(*run)(void *) noexcept nogil, void *argument
     ) noexcept
     int pthread_join(pthread_t thread, void **result) noexcept
+    void *load_pointer(void **where) noexcept
     int cas_pointer(void **where, void *expected, void *value) noexcept
