@@ -44,8 +44,8 @@ def format_duration(seconds: float) -> str:
     return f"{minutes}:{whole % 60:02}"
 
 
-def parse_clusters(text: str) -> list[tuple[int, int]]:
-    """(first, count) runs from 0-7,12."""
+def parse_clusters(text: str) -> list[list[int]]:
+    """[first, count] runs from 0-7,12."""
     runs = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
@@ -55,12 +55,12 @@ def parse_clusters(text: str) -> list[tuple[int, int]]:
         last = int(match[2]) if match[2] else first
         if last < first:
             raise typer.BadParameter(f"{part.strip()!r} ends before it begins")
-        runs.append((first, last - first + 1))
+        runs.append([first, last - first + 1])
     return runs
 
 
 def format_runs(runs: Iterable[Sequence[int]]) -> str:
-    """0-7,12 from (first, count) runs."""
+    """0-7,12 from [first, count] runs."""
     return ",".join(
         f"{first}" if count == 1 else f"{first}-{first + count - 1}" for first, count in runs
     )

@@ -22,6 +22,6 @@ Clusters = Annotated[
 ]
 
 
-def cluster_runs(text: str | None) -> list[tuple[int, int]] | None:
-    """The (first, count) runs of a --clusters option."""
+def cluster_runs(text: str | None) -> list[list[int]] | None:
+    """The [first, count] runs of a --clusters option."""
     return None if text is None else parse_clusters(text)

@@ -15,19 +15,23 @@ _HEADER = struct.Struct("=II")
 """Exit status and length of the message that follows, from the daemon to its parent."""
 
 
-def log_to(file: str | None) -> None:
-    """Messages of the daemon: to a file, or to syslog, or where there is none to nobody."""
-    if file is not None:
-        handler: logging.Handler = logging.FileHandler(file)
+SYSLOG = "/dev/log"
+
+
+def log_to(file: str | None, otherwise: str) -> None:
+    """Messages of the daemon: to a file if one is named, else to syslog, else, where there is
+    none, to the file `otherwise`, which is begun anew."""
+    if file is None and Path(SYSLOG).exists():
+        handler: logging.Handler = logging.handlers.SysLogHandler(SYSLOG)
+        handler.setFormatter(logging.Formatter("lvolfs[%(process)d]: %(message)s"))
+    else:
+        named = file is not None
+        handler = logging.FileHandler(file or otherwise, mode="a" if named else "w")
         handler.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s")
         )
-    else:
-        try:
-            handler = logging.handlers.SysLogHandler("/dev/log")
-        except OSError:
-            handler = logging.NullHandler()
-        handler.setFormatter(logging.Formatter("lvolfs[%(process)d]: %(message)s"))
+    # A log that cannot be written is no reason to print in the middle of anything.
+    logging.raiseExceptions = False
     _install(handler)
 
 
@@ -48,6 +52,7 @@ def in_background(
     *,
     describe: Callable[[Exception], str],
     log_file: str | None,
+    fallback_log: str,
 ) -> tuple[int, str]:
     """Runs serve(on_ready) in a new session of its own.
 
@@ -61,7 +66,7 @@ def in_background(
     child = os.fork()
     if child == 0:
         os.close(read_end)
-        _become_daemon(serve, write_end, describe, log_path)
+        _become_daemon(serve, write_end, describe, (log_path, fallback_log))
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe:
         answer = pipe.read()
@@ -76,7 +81,7 @@ def _become_daemon(
     serve: Callable[[Callable[[], None]], None],
     write_end: int,
     describe: Callable[[Exception], str],
-    log_path: str | None,
+    logs: tuple[str | None, str],
 ) -> None:
     """Forks once more, so that the daemon is nobody's child and leads no session."""
     status = FAILED
@@ -99,7 +104,7 @@ def _become_daemon(
             tell(DONE, "")
 
         try:
-            log_to(log_path)
+            log_to(*logs)
             os.chdir("/")
             serve(on_ready)
             status = DONE

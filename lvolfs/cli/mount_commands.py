@@ -55,7 +55,10 @@ def mount(
         return
     if log is not None:
         daemon.check_log_file(log)
-    status, message = daemon.in_background(serve, describe=explain, log_file=log)
+    fallback = str(registry.runtime_directory() / f"{registry.store_key(path)}.log")
+    status, message = daemon.in_background(
+        serve, describe=explain, log_file=log, fallback_log=fallback
+    )
     if status:
         raise CommandFailedError(message)
 
