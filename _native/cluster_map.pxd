@@ -34,6 +34,7 @@ ctypedef struct store_t:
     bint read_only
     bint super_marked_dirty     # super.clean = 0 is durable
     uint32_t failed             # errno that stopped all commits, 0 if none
+    uint32_t faults             # planted by tests, see faults.pxd
     allocator_t clusters
     allocator_t pages
     gate_t gate                 # every data request passes it

@@ -13,6 +13,12 @@ from lvolfs._native.allocator cimport (
     allocator_take_pending,
 )
 from lvolfs._native.cluster_map cimport blob_put
+from lvolfs._native.faults cimport (
+    FAULT_CHAIN_FIRST,
+    FAULT_NO_DATA_BARRIER,
+    FAULT_NO_PAGE_BARRIER,
+    FAULT_ROOTS_FIRST,
+)
 from lvolfs._native.device cimport device_discard, device_flush, device_pread, device_pwrite
 from lvolfs._native.metadata cimport (
     MD_PAGE,
@@ -326,14 +332,16 @@ cdef int commit_write(commit_t *commit, bint data_written) noexcept nogil:
     cdef store_t *store = commit.store
     cdef bint pages = has_pages(commit)
     cdef int rc = 0
-    if data_written or commit.extent_count:
+    if (data_written or commit.extent_count) and not store.faults & FAULT_NO_DATA_BARRIER:
         rc = barrier(store)
     if rc or not (pages or commit.chain_count):
         return rc
     rc = mark_super_dirty(store)
+    if rc == 0 and store.faults & FAULT_ROOTS_FIRST:
+        rc = write_roots(commit)
     if rc == 0 and pages:
         rc = write_pages(commit)
-        if rc == 0:
+        if rc == 0 and not store.faults & FAULT_NO_PAGE_BARRIER:
             rc = barrier(store)
     if rc == 0:
         rc = write_roots(commit)
@@ -453,6 +461,9 @@ cdef int commit_destroy(blob_t *blob) noexcept nogil:
         return -EINVAL
     memset(zeros, 0, MD_PAGE)
     rc = mark_super_dirty(store)
+    if rc == 0 and store.faults & FAULT_CHAIN_FIRST:
+        for i in range(1, blob.chain_length):
+            device_pwrite(store.dev, zeros, MD_PAGE, page_offset(blob, blob.chain[i]))
     if rc == 0:
         # The root alone first: a root whose chain is gone would be half a blob.
         rc = device_pwrite(store.dev, zeros, MD_PAGE, page_offset(blob, blob.chain[0]))

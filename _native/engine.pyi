@@ -12,6 +12,8 @@ from lvolfs._native.device import Device
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
+SEEDED_FAULTS: dict[str, int]
+
 class Engine:
     """Geometry, allocators, gate and commit of one open store.
 
@@ -114,6 +116,8 @@ class Engine:
     def flush(self) -> None:
         """Everything written before the call is durable afterwards. Concurrent calls share
         one commit. Raises the sticky error of a failed store."""
+    def seed_fault(self, name: str) -> None:
+        """Plants a mistake of SEEDED_FAULTS; only with LVOLFS_SEEDED_FAULTS=1 (EPERM)."""
     def start_flusher(self, interval: float = 1.0) -> None:
         """A native thread that commits what is dirty every `interval` seconds."""
     def stop_flusher(self) -> None: ...

@@ -59,6 +59,7 @@ from lvolfs._native.device cimport (
     device_pwrite,
     device_t,
 )
+from lvolfs._native cimport faults
 from lvolfs._native.metadata cimport MD_PAGE, extent_parse, page_crc_is_right
 from lvolfs._native.sync cimport (
     gate_close,
@@ -551,6 +552,12 @@ cdef class Engine:
         with nogil:
             store_settle(self.store)
 
+    def seed_fault(self, str name):
+        """Plants a mistake; for tests alone, which must ask for it in the environment."""
+        if os.environ.get("LVOLFS_SEEDED_FAULTS") != "1":
+            raise PermissionError(errno.EPERM, "seeded faults are for tests alone")
+        self._open().faults |= SEEDED_FAULTS[name]
+
     def start_flusher(self, double interval=1.0):
         cdef int rc = flusher_start(self._open(), interval)
         self._raise_for(rc, "starting the flusher")
@@ -586,6 +593,17 @@ cdef class Engine:
             gate_close(&store.gate)
             store32(&store.closed, 1)
             gate_open(&store.gate)
+
+
+SEEDED_FAULTS = {
+    "no-data-barrier": faults.FAULT_NO_DATA_BARRIER,
+    "no-page-barrier": faults.FAULT_NO_PAGE_BARRIER,
+    "roots-first": faults.FAULT_ROOTS_FIRST,
+    "reuse-early": faults.FAULT_REUSE_EARLY,
+    "short-write": faults.FAULT_SHORT_WRITE,
+    "lost-mark": faults.FAULT_LOST_MARK,
+    "chain-first": faults.FAULT_CHAIN_FIRST,
+}
 
 
 cdef bint page_is_candidate(const uint8_t *page) noexcept nogil:

@@ -30,6 +30,7 @@ from lvolfs._native.device cimport (
     device_t,
     device_zero,
 )
+from lvolfs._native.faults cimport FAULT_LOST_MARK, FAULT_REUSE_EARLY, FAULT_SHORT_WRITE
 from lvolfs._native.scratch cimport scratch_get
 from lvolfs._native.sync cimport (
     add32,
@@ -258,7 +259,8 @@ cdef int write_first(
         else:
             store32(&blob.clusters[c], <uint32_t> new)
             add32(&blob.owned, 1)
-            map_mark_dirty(blob, c)
+            if not store.faults & FAULT_LOST_MARK:
+                map_mark_dirty(blob, c)
     pthread_mutex_unlock(stripe)
     return rc
 
@@ -271,6 +273,8 @@ cdef int write_owned(
     cdef int rc
     if length == 0:
         return 0
+    if store.faults & FAULT_SHORT_WRITE:
+        length //= 2
     if data == NULL:
         rc = device_zero(store.dev, at, length)
     else:
@@ -383,7 +387,11 @@ cdef int release_owned(blob_t *blob, uint32_t c) noexcept nogil:
     cdef int rc
     if own == 0:
         return 0
-    rc = allocator_defer(&blob.store.clusters, own)
+    if blob.store.faults & FAULT_REUSE_EARLY:
+        allocator_release(&blob.store.clusters, own)
+        rc = 0
+    else:
+        rc = allocator_defer(&blob.store.clusters, own)
     if rc:
         return rc
     store32(&blob.clusters[c], 0)

@@ -1,8 +1,25 @@
 """SPDK logical volume stores as files, with delta replica rebuild."""
 
+from lvolfs.delta.checksum_table import ChecksumTable
+from lvolfs.delta.diff import DiffReport, diff
+from lvolfs.delta.jobs import Job
+from lvolfs.delta.rebuild import rebuild
+from lvolfs.delta.rebuild_report import RebuildReport
 from lvolfs.lvstore.lvol import Lvol, LvolNotFound
 from lvolfs.lvstore.store import DamagedBlob, Lvstore
 
 __version__ = "0.1.0"
 
-__all__ = ["DamagedBlob", "Lvol", "LvolNotFound", "Lvstore", "__version__"]
+__all__ = [
+    "ChecksumTable",
+    "DamagedBlob",
+    "DiffReport",
+    "Job",
+    "Lvol",
+    "LvolNotFound",
+    "Lvstore",
+    "RebuildReport",
+    "__version__",
+    "diff",
+    "rebuild",
+]

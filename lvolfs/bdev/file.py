@@ -61,13 +61,13 @@ def _busy(path: str, why: str) -> NoReturn:
     raise OSError(errno.EBUSY, f"destination '{path}' {why}")
 
 
-def _lock(path: str, descriptor: int) -> None:
+def _lock(path: str, descriptor: int, writer: str | None) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         _busy(
             path,
-            f"is locked by {writer_of(path) or 'another process'}: "
+            f"is locked by {writer or 'another process'}: "
             "an open store or another copy; close it first",
         )
 
@@ -81,7 +81,7 @@ def _open_regular(path: str, held: ExitStack) -> int:
         refused = lease_refused(_open(path, os.O_RDONLY, briefly))
         writer = writer_of(path)
     descriptor = _open(path, os.O_RDWR, held)
-    _lock(path, descriptor)
+    _lock(path, descriptor, writer)
     if refused or writer is not None:
         _busy(path, f"is open for writing elsewhere: {writer or 'by another process'}")
     return descriptor
@@ -105,7 +105,7 @@ def _open_block(path: str, held: ExitStack) -> int:
     read_only = struct.unpack("i", fcntl.ioctl(descriptor, _BLKROGET, bytes(4)))[0]
     if read_only:
         raise OSError(errno.EROFS, f"destination '{path}' is a read-only device")
-    _lock(path, descriptor)
+    _lock(path, descriptor, writer)
     if writer is not None:
         _busy(path, f"is open for writing elsewhere: {writer}")
     return descriptor

@@ -125,7 +125,9 @@ class Rebuild:
                 f"'{self._name}' in {self._destination.title} is in use; disconnect it first",
             )
         work = self._destination.layer(self._work)
-        if work is not None and not self._destination.progress(self._work):
+        # Without progress and empty it may be one that was just made when the run ended.
+        foreign = work is not None and not self._destination.progress(self._work)
+        if foreign and work is not None and (work.owned or work.children or work.snapshot):
             raise OSError(
                 errno.EEXIST,
                 f"'{self._work}' in {self._destination.title} is no rebuild's; rename or delete it",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from lvolfs._native.device import Device
@@ -16,6 +17,7 @@ from lvolfs.lvstore.names import renamed_field, text_field
 
 if TYPE_CHECKING:
     from lvolfs._native.engine import Bytes
+    from lvolfs.delta.jobs import Job
     from lvolfs.lvstore.store import Lvstore
 
 
@@ -326,6 +328,27 @@ class Lvol:
             with self.store.engine.exclusive():
                 self.blob.set_read_only(True)
             self.store.notify("changed", self)
+
+    # -- checksums and copies: started from here, done one layer up
+
+    def register_checksums(
+        self, clusters: Iterable[int | range] | None = None, algorithm: str = "xxh3"
+    ) -> Job:
+        """See lvolfs.delta.checksums.register."""
+        from lvolfs.delta.checksums import register
+
+        return register(self, clusters, algorithm)
+
+    def shallow_copy(
+        self,
+        destination: Lvol | str | os.PathLike[str],
+        clusters: Iterable[int | range] | None = None,
+        deep: bool = False,
+    ) -> Job:
+        """See lvolfs.delta.copy.shallow_copy."""
+        from lvolfs.delta.copy import shallow_copy
+
+        return shallow_copy(self, destination, clusters, deep)
 
     # -- xattrs
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 IDENTITY = ("name", "uuid", "creation_time")
 CHECKSUM = "checksum"
 OWN_PREFIX = "lvolfs."
+# tables of registered checksums, in chunks
+TABLES = ("lvolfs.xxh3", "lvolfs.crc64")
 
 
 def is_reserved(name: str) -> bool:

@@ -195,18 +195,22 @@ def _merge_into_clone(snapshot: Lvol, clone: Lvol) -> None:
     snapshot.persist(marked)
     merged = without_checksums(clone_before)
     inherit_parent(merged, before)
-    clone.blob.merge_from(snapshot.blob)
-    clone.link_as(snapshot)
-    clone.blob.set_checksums(b"")
     try:
+        clone.blob.merge_from(snapshot.blob)
+        clone.link_as(snapshot)
+        clone.blob.set_checksums(b"")
         clone.persist(merged)
-    except OSError:
+    except OSError as error:
         clone.link_parent(snapshot)
         clone.blob.drop_shared_with(snapshot.blob)
         clone.blob.set_checksums(records_before)
         with suppress(OSError):
             # Should this fail, too, then opening the store removes the marker.
             snapshot.persist(before)
+        if error.errno == errno.ENOSPC:
+            raise snapshot.store.no_space(
+                f"merging snapshot {snapshot.name!r} into {clone.name!r} needs metadata pages"
+            ) from error
         raise
     # In memory only: it is destroyed next, and should a crash prevent that, its marker tells
     # that nothing it lists is its own any more.

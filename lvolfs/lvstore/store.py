@@ -65,7 +65,8 @@ class Lvstore:
     be called from any thread; they hold `lock` one after the other. Errors are OSError.
 
     `events`: callbacks called as cb(kind, lvol) after each change, with the lock held; kind is
-    "created", "deleted", "renamed", "resized" or "changed". `closers`: called before close.
+    "created", "deleted", "renamed", "resized" or "changed". `closers`: called at the beginning of
+    every close, without the lock.
     """
 
     def __init__(
@@ -524,7 +525,11 @@ class Lvstore:
                 return
             with self.engine.exclusive():
                 self.engine.grow(grown.total_clusters)
-                self.engine.write_superblock(grown.pack())
+                try:
+                    self.engine.write_superblock(grown.pack())
+                except OSError as error:
+                    self.fail(error)
+                    raise
             self._superblock = grown
 
     def flush(self) -> None:

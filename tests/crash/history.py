@@ -13,6 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import xxhash
+
+from lvolfs._native.checksum import crc64
+from lvolfs.delta import checksums
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.lvstore.store import Lvstore
 
@@ -36,9 +40,29 @@ def view_of(store: Lvstore) -> View:
     for lvol in store.lvols:
         parent = lvol.parent.name if lvol.parent else None
         xattrs = tuple((name, lvol.get_xattr(name)) for name in sorted(lvol.list_xattrs()))
-        shapes[lvol.name] = (lvol.size, parent, lvol.is_read_only, lvol.is_thin, xattrs)
+        shape = (lvol.size, parent, lvol.is_read_only, lvol.is_thin, xattrs)
+        shapes[lvol.name] = (*shape, *registered_checksums(lvol))
         sectors[lvol.name] = sector_numbers(lvol.pread(lvol.size, 0))
     return View(shapes, sectors)
+
+
+def registered_checksums(lvol: Lvol) -> list[tuple[str, int | None, int]]:
+    """Per algorithm the snapshot checksum and how many clusters have one; each is checked."""
+    found = []
+    for algorithm in ("xxh3", "crc64"):
+        table = checksums.table(lvol, algorithm)
+        if table is None:
+            continue
+        for c in range(lvol.num_clusters):
+            registered = table.checksum(c)
+            if registered is None:
+                continue
+            data = lvol.blob.read_own_cluster(c)
+            now = xxhash.xxh3_64_intdigest(data) if algorithm == "xxh3" else crc64(data)
+            if now != registered:
+                raise AssertionError(f"cluster {c} of {lvol.name} is not as registered")
+        found.append((algorithm, table.snapshot_checksum, table.num_registered))
+    return found
 
 
 def sector_numbers(content: bytes) -> bytes:
@@ -70,7 +94,7 @@ class Recording:
     """Runs random operations on a recorded store. Mark 2k is the beginning of step k, 2k+1
     its end."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, fault: str | None = None) -> None:
         self.chance = random.Random(seed)
         self.path = directory / "store.img"
         self.log = directory / "writes.log"
@@ -81,6 +105,8 @@ class Recording:
         self.store = Lvstore.open(str(self.path))
         self.device = self.store.engine.device
         self.store.engine.stop_flusher()
+        if fault is not None:
+            self.store.engine.seed_fault(fault)
         self.device.record(str(self.log))
         self.history = History()
         self._number = 0
@@ -109,7 +135,8 @@ class Recording:
             (1, self._detach),
             (1, self._set_parent),
             (1, self._rename),
-            (1, self._set_xattr),
+            (3, self._set_xattr),
+            (2, self._register),
         ]
         self._create()
         choices = [action for weight, action in actions for _ in range(weight)]
@@ -179,12 +206,13 @@ class Recording:
             return
         start, count = self._range(lvol)
         content = self._content(count)
-        self._step(
-            f"write {count} sectors at {start} of {lvol.name}",
-            False,
-            False,
-            lambda: lvol.pwrite(content, start * SECTOR),
-        )
+
+        def write_and_read() -> None:
+            lvol.pwrite(content, start * SECTOR)
+            if lvol.pread(len(content), start * SECTOR) != content:
+                raise AssertionError(f"{lvol.name} does not show what was written to it")
+
+        self._step(f"write {count} sectors at {start} of {lvol.name}", False, False, write_and_read)
 
     def _unmap(self) -> None:
         lvol = self._volume()
@@ -320,7 +348,7 @@ class Recording:
     def _set_xattr(self) -> None:
         lvol = self._volume()
         if lvol is not None:
-            value = self.chance.randbytes(self.chance.choice([3, 3000]))
+            value = self.chance.randbytes(self.chance.choice([3, 3000, 3000]))
             key = f"key{self.chance.randrange(3)}"
             self._step(
                 f"set {len(value)} bytes of xattr {key} of {lvol.name}",
@@ -328,3 +356,19 @@ class Recording:
                 True,
                 lambda: lvol.set_xattr(key, value),
             )
+
+    def _register(self) -> None:
+        lvol, algorithm = self._snapshot_lvol(), self.chance.choice(["xxh3", "crc64"])
+        if lvol is None:
+            return
+        wanted = None
+        if self.chance.random() < 0.3:
+            first = self.chance.randrange(lvol.num_clusters)
+            wanted = [range(first, lvol.num_clusters)]
+
+        def register() -> None:
+            job = checksums.register(lvol, wanted, algorithm=algorithm)
+            job.wait()
+            job.raise_if_failed()
+
+        self._step(f"register {algorithm} of {lvol.name}", True, True, register)

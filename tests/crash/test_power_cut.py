@@ -5,21 +5,19 @@ the first seed. A failure prints the seed and the cut that show it.
 """
 
 import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.crash.history import Recording
-from tests.crash.oracle import ContractBrokenError, check_state
-from tests.crash.write_log import cuts, read_log
+from lvolfs._native.engine import SEEDED_FAULTS
+from tests.crash.replay import replay
 
 STATES = int(os.environ.get("LVOLFS_CRASH_STATES", "2000"))
 FIRST_SEED = int(os.environ.get("LVOLFS_CRASH_SEED", "1"))
-STEPS = 40
-SUBSETS = 3
+# Within how many states each planted mistake has to show itself.
+FAULT_STATES = 4000
 
 
 @pytest.fixture
@@ -30,40 +28,36 @@ def memory_directory() -> Iterator[Path]:
         yield Path(directory)
 
 
-def replay(directory: Path, seed: int, limit: int) -> int:
-    """Tries the cuts of one recorded life; returns how many, `limit` at most."""
-    recording = Recording(directory, seed)
-    recording.run(STEPS)
-    recording.close()
-    entries = read_log(recording.log)
-    state = directory / "state.img"
-    tried = 0
-    chance = random.Random(seed)
-    for cut in cuts(recording.base, entries, chance=chance, subsets=SUBSETS):
-        if tried == limit:
-            break
-        state.write_bytes(cut.image)
+def lives(directory: Path, states: int, fault: str | None = None) -> tuple[int, int]:
+    """Replays one life after the other until `states` states were tried; states and lives."""
+    tried, seed = 0, FIRST_SEED
+    while tried < states:
+        place = directory / str(seed)
+        place.mkdir()
         try:
-            check_state(state, recording.history, cut.last_mark)
-        except (ContractBrokenError, OSError) as error:
-            steps = recording.history.steps
-            near = [step.text for step in steps[max(0, cut.last_mark // 2 - 6) :][:8]]
-            raise AssertionError(
-                f"LVOLFS_CRASH_SEED={seed}: {cut.description}, mark {cut.last_mark} "
-                f"(steps around it: {near}): {error}"
-            ) from error
-        tried += 1
-    return tried
+            tried += replay(place, seed, states - tried, fault)
+        finally:
+            for file in place.iterdir():
+                file.unlink()
+        seed += 1
+    return tried, seed - FIRST_SEED
 
 
 @pytest.mark.timeout(1800)
 def test_every_state_after_a_power_cut_keeps_the_contract(memory_directory: Path) -> None:
-    tried, seed = 0, FIRST_SEED
-    while tried < STATES:
-        directory = memory_directory / str(seed)
-        directory.mkdir()
-        tried += replay(directory, seed, STATES - tried)
-        for file in directory.iterdir():
-            file.unlink()
-        seed += 1
-    print(f"{tried} states after power cuts of {seed - FIRST_SEED} lives kept the contract")
+    tried, count = lives(memory_directory, STATES)
+    print(f"{tried} states after power cuts of {count} lives kept the contract")
+
+
+@pytest.mark.parametrize("fault", sorted(SEEDED_FAULTS))
+def test_the_replay_sees_a_planted_mistake(
+    memory_directory: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LVOLFS_SEEDED_FAULTS", "1")
+    with pytest.raises(AssertionError):
+        lives(memory_directory, FAULT_STATES, fault)
+
+
+def test_nobody_plants_mistakes_by_accident(memory_directory: Path) -> None:
+    with pytest.raises(PermissionError):
+        replay(memory_directory, 1, 1, "short-write")

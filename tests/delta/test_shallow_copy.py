@@ -254,7 +254,7 @@ def test_cancel(store, chain, other):
     job = shallow_copy(chain, volume, rate=CLUSTER)
     with pytest.raises(OSError, match="busy"):
         chain.delete()
-    with pytest.raises(OSError, match="busy|open"):
+    with pytest.raises(OSError, match=r"busy|open"):
         volume.delete()
     registry(store).cancel(job.id)
     assert job.wait(5)

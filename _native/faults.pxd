@@ -1,0 +1,13 @@
+"""Mistakes that tests plant on purpose, to see that the power-cut replay catches each.
+
+They live in `store_t.faults`, which is 0 but for Engine.seed_fault.
+"""
+
+cdef enum:
+    FAULT_NO_DATA_BARRIER = 1       # metadata may become durable before the data they name
+    FAULT_NO_PAGE_BARRIER = 2       # a root may become durable before the pages it names
+    FAULT_ROOTS_FIRST = 4           # roots are written before the pages they name
+    FAULT_REUSE_EARLY = 8           # a freed cluster is handed out before the commit
+    FAULT_SHORT_WRITE = 16          # half of a data write is lost, and nobody is told
+    FAULT_LOST_MARK = 32            # a new cluster does not make its extent page dirty
+    FAULT_CHAIN_FIRST = 64          # a deleted blob's chain goes before its root

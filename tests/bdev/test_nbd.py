@@ -1,0 +1,116 @@
+"""NBD exports as destinations, served by nbdkit."""
+
+import errno
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from lvolfs.bdev.nbd import is_nbd_uri, open_nbd
+from lvolfs.delta.copy import shallow_copy
+from lvolfs.lvstore.store import Lvstore
+from tests.delta.conftest import CLUSTER, bits, fill, finish
+
+pytestmark = pytest.mark.skipif(shutil.which("nbdkit") is None, reason="nbdkit is not installed")
+
+SIZE = 8 * CLUSTER
+
+
+@pytest.fixture
+def serve(tmp_path):
+    running = []
+
+    def start(*arguments):
+        socket = tmp_path / f"nbd{len(running)}.sock"
+        command = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", socket, *arguments]
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE))
+        until = time.monotonic() + 10
+        while not socket.exists():
+            assert running[-1].poll() is None, running[-1].stderr.read()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return f"nbd+unix:///?socket={socket}"
+
+    yield start
+    for each in running:
+        each.terminate()
+        each.wait(10)
+        each.stderr.close()
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    path = str(tmp_path / "store.img")
+    with Lvstore.create(path, size=60 * CLUSTER, cluster_size=CLUSTER, name="lvs0") as store:
+        volume = store.create_volume("v", SIZE)
+        fill(volume, [0, 3, 7])
+        yield volume.snapshot("s")
+
+
+def exported(tmp_path, fill_byte=b"\xee"):
+    path = tmp_path / "disk"
+    path.write_bytes(fill_byte * SIZE)
+    return path
+
+
+@pytest.mark.parametrize(
+    "filters", [[], ["--filter=nozero"], ["--filter=blocksize-policy", "blocksize-maximum=16K"]]
+)
+def test_range_copy_to_an_export(snapshot, serve, tmp_path, filters):
+    path = exported(tmp_path)
+    arguments = [each for each in filters if each.startswith("--")]
+    settings = [each for each in filters if not each.startswith("--")]
+    try:
+        uri = serve(*arguments, "file", str(path), *settings)
+    except AssertionError as error:
+        pytest.skip(f"nbdkit without {filters}: {error}")
+    job = shallow_copy(snapshot, uri, [3, 7, 1])
+    finish(job)
+    assert (job.copied, job.unmapped, job.total) == (2, 1, 3)
+    data = path.read_bytes()
+    for c in range(8):
+        part = data[c * CLUSTER : (c + 1) * CLUSTER]
+        if c in (3, 7):
+            assert part == snapshot.pread(CLUSTER, c * CLUSTER)
+        else:
+            assert part == (bytes(CLUSTER) if c == 1 else b"\xee" * CLUSTER)
+
+
+def test_deep_copy_to_an_export(snapshot, serve, tmp_path):
+    uri = serve("memory", str(SIZE))
+    assert bits(snapshot.fragmap()) == [0, 3, 7]
+    finish(shallow_copy(snapshot, uri, deep=True))
+    with open_nbd(uri) as found:
+        assert found.size == SIZE
+        assert found.endpoint.pread(SIZE, 0) == snapshot.pread(SIZE, 0)
+
+
+def refused(code, snapshot, uri, match):
+    with pytest.raises(OSError, match=match) as caught:
+        shallow_copy(snapshot, uri)
+    if code is not None:
+        assert caught.value.errno == code
+
+
+def test_refusals(snapshot, serve, tmp_path):
+    refused(errno.EROFS, snapshot, serve("-r", "memory", str(SIZE)), "read-only export")
+    refused(errno.EINVAL, snapshot, serve("memory", str(SIZE - 4096)), "bigger")
+    refused(None, snapshot, f"nbd+unix:///?socket={tmp_path}/nothing", "cannot be reached")
+    refused(errno.EINVAL, snapshot, "nbd://\0", "not a name, path or NBD URI")
+    assert snapshot.busy is None
+
+
+def test_an_error_of_the_server_names_the_cluster(snapshot, serve):
+    uri = serve("--filter=error", "memory", str(SIZE), "error-pwrite=ENOSPC", "error-pwrite-rate=1")
+    job = shallow_copy(snapshot, uri)
+    assert job.wait(10)
+    assert (job.state, job.errno, job.copied) == ("error", errno.ENOSPC, 0)
+    assert f"writing cluster 0 of {uri}" in job.error
+
+
+def test_what_an_nbd_uri_is():
+    assert is_nbd_uri("nbd://localhost:10809/x")
+    assert is_nbd_uri("NBD+unix:///x?socket=/tmp/s")
+    assert not is_nbd_uri("/dev/nbd0")
+    assert not is_nbd_uri("nbd")
