@@ -34,7 +34,9 @@ class Attributes:
     which this mount saw that it had been written to, or what utimensat(2) set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        """shared: others may look at names and sizes, not at data (mount option allow_other)."""
+        self._directory_mode = stat.S_IFDIR | (0o755 if shared else 0o700)
         self.uid = os.getuid()
         self.gid = os.getgid()
         self._mounted_ns = time.time_ns()
@@ -55,7 +57,7 @@ class Attributes:
         return entry
 
     def directory(self, inode: int) -> pyfuse3.EntryAttributes:
-        entry = self._entry(inode, stat.S_IFDIR | 0o700, self._mounted_ns)
+        entry = self._entry(inode, self._directory_mode, self._mounted_ns)
         entry.st_nlink = 2
         if inode in _FIXED_NAMES:
             entry.entry_timeout = _FOREVER

@@ -28,7 +28,7 @@ _IGNORED = frozenset(
     }
 )
 # Handed on to the kernel as they are.
-_PASSED = frozenset({"noexec", "noatime", "allow_root", "sync", "dirsync"})
+_PASSED = frozenset({"noexec", "noatime", "sync", "dirsync"})
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,9 @@ class Session:
         self._mounted = True
         self.metrics = Metrics(store, self.lane)
         status_files = StatusFiles(store, self.mountpoint, self.metrics.text)
-        self.tree = Tree(store, self.lane, self.mountpoint, status_files)
+        self.tree = Tree(
+            store, self.lane, self.mountpoint, status_files, shared=options.allow_other
+        )
         self._invalidator = Invalidator(self.lane, self.tree.index)
         try:
             store.events.append(self._invalidator.on_event)

@@ -52,20 +52,26 @@ async def in_thread(function: Callable[_P, _R], *args: _P.args) -> _R:  # type: 
 
 
 class Tree(pyfuse3.Operations):
-    """Request handlers. `mountpoint` is absolute."""
+    """Request handlers. `mountpoint` is absolute; shared: mounted with allow_other."""
 
     supports_dot_lookup = True
     enable_writeback_cache = False
 
     def __init__(
-        self, store: Lvstore, lane: "Lane", mountpoint: str, status_files: StatusFiles
+        self,
+        store: Lvstore,
+        lane: "Lane",
+        mountpoint: str,
+        status_files: StatusFiles,
+        *,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         self.store = store
         self.lane = lane
         self.mountpoint = mountpoint
         self.index = Index(store)
-        self.attributes = Attributes()
+        self.attributes = Attributes(shared=shared)
         self.open_lvols: dict[int, OpenLvol] = {}
         self._status_files = status_files
         self._texts: dict[int, bytes] = {}

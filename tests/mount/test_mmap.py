@@ -45,3 +45,23 @@ def test_mapping_a_snapshot(mounted: Mounted) -> None:
         with mmap.mmap(raw.fileno(), MIB, access=mmap.ACCESS_READ) as mapping:
             file.write_bytes(pattern(MIB, 2))
             assert mapping[:] == pattern(MIB)
+
+
+def test_a_mapping_shows_what_a_copy_wrote(mounted: Mounted) -> None:
+    """Data that come without the kernel's knowledge: seen as soon as it asks for attributes."""
+    import time
+
+    source, target = mounted.volumes / "v", mounted.volumes / "copy"
+    source.write_bytes(pattern(MIB))
+    target.write_bytes(pattern(MIB, 2))
+    os.setxattr(source, "user.lvolfs.snapshot", b"s")
+    with target.open("rb") as raw, mmap.mmap(raw.fileno(), MIB, access=mmap.ACCESS_READ) as mapping:
+        assert mapping[:] == pattern(MIB, 2)
+        os.setxattr(mounted.snapshots / "s", "user.lvolfs.copy.start", b"copy")
+        deadline = time.monotonic() + 10
+        while os.getxattr(mounted.snapshots / "s", "user.lvolfs.copy.state") != b"complete":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        target.stat()
+        assert mapping[:] == pattern(MIB)
+        assert target.read_bytes() == pattern(MIB)

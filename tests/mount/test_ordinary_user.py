@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lvolfs import ioctls
 from lvolfs.lvstore.store import Lvstore
 from tests.mount.conftest import MIB, Mounted, fails, pattern, run
 
@@ -127,13 +128,12 @@ def test_killed_by_a_crash_and_replaced(theirs: Mounted) -> None:
     as_nobody("test $(stat -c %s mnt/volumes/a) = 2097152", theirs.directory)
 
 
-def test_allow_other_shows_names_and_checks_permissions(
-    fuse_for_all: None, make_mounted: Callable[..., Mounted], tmp_path: Path
-) -> None:
-    """Root's mount for everybody: directories are the owner's, so others see nothing of it."""
+@pytest.fixture
+def shared(make_mounted: Callable[..., Mounted]) -> Iterator[Mounted]:
+    """Root's mount, allow_other, with the directories above open to everybody."""
     mounted = make_mounted(options="allow_other")
-    file = mounted.volumes / "v"
-    file.write_bytes(pattern(MIB))
+    (mounted.volumes / "v").write_bytes(pattern(MIB))
+    os.setxattr(mounted.volumes / "v", "user.lvolfs.snapshot", b"s")
     where = mounted.path
     opened = []
     while where != where.parent:
@@ -142,12 +142,51 @@ def test_allow_other_shows_names_and_checks_permissions(
         if not mode & 0o001:
             opened.append((where, mode))
             where.chmod(mode | 0o011)
-    try:
-        for attempt in (f"ls {mounted.volumes}", f"cat {file}", f"setfattr -n user.x -v y {file}"):
-            assert "Permission denied" in as_nobody(attempt, Path("/"), check=False)
-    finally:
-        for path, mode in opened:
-            path.chmod(mode)
+    yield mounted
+    for path, mode in opened:
+        path.chmod(mode)
+
+
+def test_allow_other_shows_names_but_no_data(shared: Mounted) -> None:
+    assert as_nobody(f"stat -c %s {shared.volumes}/v", Path("/")).strip() == str(MIB)
+    assert as_nobody(f"ls {shared.snapshots}", Path("/")).split() == ["s"]
+    for attempt in (
+        f"cat {shared.volumes}/v",
+        f"cat {shared.status}/store.json",
+        f"setfattr -n user.x -v y {shared.volumes}/v",
+        f"setfattr -n user.lvolfs.clone -v c {shared.snapshots}/s",
+        f"touch {shared.volumes}/w",
+    ):
+        assert "Permission denied" in as_nobody(attempt, Path("/"), check=False), attempt
+    assert "Permission denied" in as_nobody(f"rm -f {shared.volumes}/v", Path("/"), check=False)
+    assert (shared.volumes / "v").read_bytes() == pattern(MIB)
+
+
+def test_what_changes_a_store_is_for_its_owner(shared: Mounted) -> None:
+    """Somebody who was handed an open file may ask, but not act."""
+    with (shared.snapshots / "s").open("rb") as raw:
+        child = os.fork()
+        if child == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            status = 1
+            try:
+                ioctls.call(raw, ioctls.Info())
+                ioctls.call(raw, ioctls.Fragmap(count=1))
+                for action in (
+                    ioctls.Clone(name=b"c"),
+                    ioctls.ChecksumRegister(),
+                    ioctls.CopyStart(flags=ioctls.COPY_ALL, destination=b"v"),
+                    ioctls.CopyCancel(id=1),
+                ):
+                    with fails(errno.EPERM):
+                        ioctls.call(raw, action)
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert os.getxattr(shared.snapshots / "s", "user.lvolfs.children") == b"v"
 
 
 def test_without_access_to_dev_fuse_it_says_so(tmp_path: Path) -> None:

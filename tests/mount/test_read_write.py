@@ -157,3 +157,31 @@ def test_many_threads_in_the_same_clusters(mounted: Mounted) -> None:
     for thread in threads:
         thread.join()
     assert problems == []
+
+
+def test_data_requests_leave_python_alone(mounted: Mounted) -> None:
+    """No getxattr (security.capability) and no getattr for each write; counted by the lane."""
+
+    def requests() -> dict[str, float]:
+        lines = (mounted.status / "metrics").read_text().splitlines()
+        return {
+            line.split('"')[1]: float(line.split()[-1])
+            for line in lines
+            if line.startswith("lvolfs_requests_total{")
+        }
+
+    file = mounted.volumes / "v"
+    file.touch()
+    os.truncate(file, 8 * MIB)
+    descriptor = os.open(file, os.O_RDWR)
+    before = requests()
+    for number in range(500):
+        os.pwrite(descriptor, b"x" * 4096, number * 4096)
+        os.pread(descriptor, 4096, number * 4096)
+    os.fsync(descriptor)
+    after = requests()
+    os.close(descriptor)
+    assert after["write"] - before.get("write", 0) == 500
+    assert after["fsync"] - before.get("fsync", 0) == 1
+    for name in ("getattr", "getxattr", "lookup", "open"):
+        assert after.get(name, 0) - before.get(name, 0) < 10, name
