@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lvolfs.blobstore.descriptors import BlobMetadata, Invalid
+from lvolfs.lvstore.behind_the_end import keep_zeros_behind_parent
 from lvolfs.lvstore.external import default_external_id, external_id_field
 from lvolfs.lvstore.lvol_xattrs import without_checksums
 from lvolfs.lvstore.snapshots import inherit_parent, name_parent
@@ -72,6 +73,7 @@ def decouple(lvol: Lvol, progress: Progress, cancel: Cancel) -> None:
             parent = lvol.parent
             inherit_parent(metadata, parent.metadata if parent else BlobMetadata())
             with store.engine.exclusive():
+                keep_zeros_behind_parent(lvol)
                 _change_parent(
                     lvol,
                     metadata,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-from array import array
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from lvolfs.lvstore.behind_the_end import show_zeros_from
 
 if TYPE_CHECKING:
     from lvolfs.lvstore.lvol import Lvol
-
-ZEROS = 0xFFFFFFFF
 
 
 def resize(lvol: Lvol, size: int) -> None:
@@ -44,7 +42,7 @@ def _set_size(lvol: Lvol, count: int) -> None:
     with store.engine.exclusive():
         lvol.blob.resize(count)
         try:
-            _hide_parent_data(lvol, before, count)
+            show_zeros_from(lvol, before)
             lvol.persist(lvol.metadata)
         except OSError as error:
             if count > before:
@@ -53,27 +51,3 @@ def _set_size(lvol: Lvol, count: int) -> None:
                 # What was cut off cannot be had back; the next commit tries again.
                 store.fail(error)
             raise
-
-
-def _hide_parent_data(lvol: Lvol, first: int, end: int) -> None:
-    """Zeros of its own where the parent has data behind the old end: in the commit that
-    makes the lvol larger, so that no crash shows what was cut off once."""
-    if end <= first or (lvol.parent is None and not lvol.is_external_clone):
-        return
-    size = lvol.store.cluster_size
-    for start, stop in _runs_with_data(lvol.blob.resolve(first, end - first)):
-        lvol.blob.write_zeroes((first + start) * size, (stop - start) * size)
-
-
-def _runs_with_data(resolved: bytes) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each run of entries that are not zeros."""
-    entries = array("I", resolved)
-    start = None
-    for index, entry in enumerate(entries):
-        if entry != ZEROS and start is None:
-            start = index
-        elif entry == ZEROS and start is not None:
-            yield start, index
-            start = None
-    if start is not None:
-        yield start, len(entries)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lvolfs.blobstore.descriptors import BlobMetadata, DataReadOnly, Invalid
+from lvolfs.lvstore.behind_the_end import keep_zeros_behind_parent
 from lvolfs.lvstore.lvol_xattrs import check_xattr, is_reserved, without_checksums
 from lvolfs.lvstore.names import new_identity
 
@@ -164,6 +165,12 @@ def delete(lvol: Lvol) -> None:
             lvol.check_metadata_writable()
         with store.engine.exclusive():
             if clone is not None:
+                try:
+                    keep_zeros_behind_parent(clone)
+                except OSError as error:
+                    if error.errno == errno.ENOSPC:
+                        raise store.no_space(f"deleting snapshot {lvol.name!r}") from error
+                    raise
                 _merge_into_clone(lvol, clone)
             lvol.link_parent(None)
             store.remove_lvol(lvol)
