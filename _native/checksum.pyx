@@ -309,6 +309,10 @@ cdef class ChecksumLoop:
         if rc < 0:
             return rc
         if endpoint_is_hole(e, c, self.cluster_size):
+            # Past the end of a file that has shrunk there is no data either, but no zeros.
+            rc = endpoint_read(e, buf, base + self.cluster_size - 1, 1)
+            if rc < 0:
+                return rc
             value[0] = self.zeros
             return 0
         value[0] = 0

@@ -18,23 +18,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from lvolfs._native.copy import COPY, UNMAP, CopyLoop
-from lvolfs.delta.checksum_table import bit, bits_set, digest
-from lvolfs.delta.checksums import hash_clusters
+from lvolfs.delta.checksum_table import bits_set
+from lvolfs.delta.rebuild_data import Transfer
 from lvolfs.delta.rebuild_plan import WORK_SUFFIX, Planner, Step
 from lvolfs.delta.rebuild_progress import HEAD, Progress, decode
 from lvolfs.delta.rebuild_report import LayerReport, RebuildReport, hexadecimal
-from lvolfs.delta.replica import PROGRESS_XATTR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from lvolfs._native.checksum import Algorithm
-    from lvolfs._native.endpoint import Endpoint
     from lvolfs.delta.jobs import Job
     from lvolfs.delta.replica import Layer, Replica
 
-BATCH: Final = 256
 _TEMPORARY = re.compile(r"rebuild-[0-9a-f]{8}\Z")
 _MARK: Final = "rebuild"
 
@@ -63,7 +59,7 @@ class Rebuild:
         self._register_missing = register_missing
         self._verify = verify
         self._job = job
-        self._control = job.control
+        self._transfer = Transfer(source, destination, self._work, algorithm, job)
         self.report = RebuildReport(
             f"{source.title}: {source_name}", destination.title, name, source.cluster_size
         )
@@ -194,7 +190,7 @@ class Rebuild:
             self._destination,
             algorithm=self._algorithm,
             register_missing=self._register_missing,
-            control=self._control,
+            control=self._job.control,
         )
         resumed = self._unfinished(snapshots, planner)
         steps = planner.plan(snapshots, self._name)
@@ -276,7 +272,7 @@ class Rebuild:
                 report.resumed = True
             else:
                 progress = self._begin(step, previous)
-            self._copy(layer, progress, report)
+            self._transfer.copy(layer, progress, report)
             self._reparent(self._work, parent)
             self._destination.snapshot(self._work, layer.name, layer.xattrs)
             if self._verify:
@@ -343,55 +339,6 @@ class Rebuild:
         else:
             self._destination.set_parent(name, parent)
 
-    # -- data
-
-    def _copy(self, layer: Layer, progress: Progress, report: LayerReport) -> None:
-        owned = self._source.fragmap(layer.name)
-        todo = array("I", bits_set(progress.todo if progress.mode == "delta" else owned))
-        report.differing = len(todo)
-        rest = array("I", (c for c in todo if c >= progress.next))
-        self._job.skipped += len(todo) - len(rest)
-        if progress.state == "copying":
-            for last in self._batches(layer.name, rest, owned, report):
-                progress = replace(progress, next=last + 1)
-                self._destination.set_progress(self._work, {PROGRESS_XATTR: progress.encode()})
-        self._destination.set_progress(
-            self._work, {PROGRESS_XATTR: replace(progress, state="copied").encode()}
-        )
-
-    def _batches(
-        self, name: str, clusters: array[int], owned: bytes, report: LayerReport
-    ) -> Iterator[int]:
-        """Copies or unmaps; gives the last cluster of each batch once it is durable."""
-        for first in range(0, len(clusters), BATCH):
-            batch = clusters[first : first + BATCH]
-            actions = bytes(COPY if bit(owned, c) else UNMAP for c in batch)
-            before = self._counters()
-            with (
-                self._source.reading(name) as source,
-                self._destination.writing(self._work) as destination,
-            ):
-                loop = CopyLoop(
-                    source, destination, batch, actions, self._source.cluster_size, self._control
-                )
-                try:
-                    loop.run()
-                    loop.flush()
-                finally:
-                    self._count(report, before)
-            yield batch[-1]
-
-    def _counters(self) -> tuple[int, int, int, int]:
-        c = self._control
-        return c.copied, c.unmapped, c.bytes_read, c.bytes_written
-
-    def _count(self, report: LayerReport, before: tuple[int, int, int, int]) -> None:
-        now = self._counters()
-        report.copied += now[0] - before[0]
-        report.unmapped += now[1] - before[1]
-        report.bytes_read += now[2] - before[2]
-        report.bytes_moved += now[3] - before[3]
-
     def _head_step(self, frozen: Layer, previous: Layer | None) -> None:
         """The live head's own clusters, as the temporary snapshot froze them."""
         begun = time.monotonic()
@@ -409,16 +356,19 @@ class Rebuild:
         report.differing = frozen.owned
         report.resumed = bool(done)
         self._job.skipped += len(done)
-        for _ in self._batches(frozen.name, todo, owned, report):
+        for _ in self._transfer.batches(frozen.name, todo, owned, report):
             pass
         if self._verify:
             clusters = array("I", bits_set(owned))
             with self._source.reading(frozen.name) as source:
-                ours = self._hash(source, clusters, report)
+                ours = self._transfer.hash(source, clusters, report)
             with self._destination.writing(self._work) as destination:
-                theirs = self._hash(destination, clusters, report)
+                theirs = self._transfer.hash(destination, clusters, report)
             self._note(
-                report, self._algorithm, self._digest(owned, ours), self._digest(owned, theirs)
+                report,
+                self._algorithm,
+                self._transfer.digest(owned, ours),
+                self._transfer.digest(owned, theirs),
             )
             if self._destination.fragmap(self._work) != owned or ours != theirs:
                 raise self._mismatch(report)
@@ -450,35 +400,20 @@ class Rebuild:
             self._source.reading(frozen.name) as source,
             self._destination.writing(self._work) as destination,
         ):
-            ours = self._hash(source, clusters, report)
-            theirs = self._hash(destination, clusters, report)
+            ours = self._transfer.hash(source, clusters, report)
+            theirs = self._transfer.hash(destination, clusters, report)
         return {c for c, a, b in zip(clusters, ours, theirs, strict=True) if a == b}
 
     # -- verifying
-
-    def _hash(self, endpoint: Endpoint, clusters: array[int], report: LayerReport) -> array[int]:
-        before = self._counters()
-        try:
-            return hash_clusters(
-                endpoint, self._algorithm, clusters, self._source.cluster_size, self._control
-            )
-        finally:
-            self._count(report, before)
-
-    def _digest(self, owned: bytes, values: array[int]) -> int:
-        spread = array("Q", bytes(64 * len(owned)))
-        for cluster, value in zip(bits_set(owned), values, strict=True):
-            spread[cluster] = value
-        return digest(self._algorithm, self._source.cluster_size, owned, spread)
 
     def _verify_snapshot(self, step: Step, report: LayerReport) -> None:
         name = step.layer.name
         algorithm = step.algorithm or self._algorithm
         ours = step.source_table or self._source.checksums(name, algorithm)
         if ours is None:
-            ours = self._source.register(name, algorithm, self._control)
+            ours = self._source.register(name, algorithm, self._job.control)
             report.bytes_read += step.layer.owned * self._source.cluster_size
-        theirs = self._destination.register(name, algorithm, self._control)
+        theirs = self._destination.register(name, algorithm, self._job.control)
         report.bytes_read += theirs.num_owned * self._source.cluster_size
         self._note(report, algorithm, ours.snapshot_checksum, theirs.snapshot_checksum)
         if ours.snapshot_checksum != theirs.snapshot_checksum or ours.owned != theirs.owned:

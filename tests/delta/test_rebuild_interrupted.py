@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from lvolfs.delta import rebuild_run
+from lvolfs.delta import rebuild_data
 from lvolfs.delta.jobs import Job, registry
 from lvolfs.delta.rebuild import rebuild, start_rebuild
 from lvolfs.delta.rebuild_run import Rebuild
@@ -87,7 +87,7 @@ def source(store):
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(rebuild_run, "BATCH", 3)
+    monkeypatch.setattr(rebuild_data, "BATCH", 3)
 
 
 @pytest.mark.parametrize("kill", [False, True])

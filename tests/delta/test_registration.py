@@ -1,6 +1,7 @@
 """Registering, keeping, dropping and verifying the checksums of snapshots."""
 
 import errno
+import os
 import time
 
 import pytest
@@ -302,6 +303,30 @@ def test_damaged_tables_count_as_not_registered(snapshot, name, value, caplog):
     assert checksums.read_table(snapshot, "xxh3")[1] is not None
     finish(checksums.register(snapshot))
     assert checksums.table(snapshot).complete
+
+
+def test_zero_clusters_that_are_holes_are_not_read(store):
+    volume = store.create_volume("v", 12 * CLUSTER, thick=True)
+    fill(volume, [3])
+    snapshot = volume.snapshot("s")
+    job = checksums.register(snapshot)
+    finish(job)
+    zeros = xxhash.xxh3_64_intdigest(bytes(CLUSTER))
+    table = checksums.table(snapshot)
+    assert [table.checksum(c) == zeros for c in range(12)] == [c != 3 for c in range(12)]
+    assert job.bytes < 12 * CLUSTER
+
+
+def test_a_backing_file_that_shrinks_is_an_error(store, snapshot):
+    os.truncate(store.path, 2 * CLUSTER)
+    job = checksums.register(snapshot)
+    assert job.wait(10)
+    assert (job.state, job.errno) == ("error", errno.EIO)
+    assert "of lvol 's': Input/output error" in job.error
+    assert "reading cluster" in job.error
+    assert checksums.table(snapshot) is None
+    assert snapshot.busy is None
+    os.truncate(store.path, 400 * CLUSTER)
 
 
 def test_a_job_waits_for_nothing_when_the_store_closes(store, snapshot):
