@@ -44,7 +44,7 @@ def assert_same(volume, replica, snapshots=("s1", "s2")):
     assert not rebuilt.is_read_only
     assert rebuilt.pread(rebuilt.size, 0) == volume.pread(volume.size, 0)
     assert rebuilt.fragmap() == volume.fragmap()
-    assert rebuilt.parent.name == volume.parent.name
+    assert (rebuilt.parent and rebuilt.parent.name) == (volume.parent and volume.parent.name)
     assert not any(name.startswith("lvolfs.rebuild") for name in rebuilt.metadata.xattrs)
     assert [x.name for x in source.lvols if x.name.startswith("rebuild-")] == []
     assert [x.name for x in replica.lvols if x.name.endswith("-rebuilding")] == []
