@@ -76,7 +76,9 @@ def rebuild_clearing_the_way(volume, other, options):
     algorithm=st.sampled_from(["xxh3", "crc64"]),
     register_missing=st.booleans(),
 )
-def test_rebuilt_whatever_happened(make_store, before, ours, theirs, algorithm, register_missing):
+def test_rebuilt_whatever_happened(  # noqa: PLR0917
+    make_store, before, ours, theirs, algorithm, register_missing
+):
     number = next(NUMBERS)
     store, other = (make_store(f"{side}{number}", clusters=300) for side in "ab")
     volume = store.create_volume("v", CLUSTERS * CLUSTER)
