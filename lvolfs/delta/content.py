@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lvolfs._native.checksum import zero_cluster
 from lvolfs._native.endpoint import Endpoint
 from lvolfs.delta.checksum_table import bit, bits_set
 from lvolfs.delta.checksums import table
@@ -44,7 +43,7 @@ class Content(Protocol):
 
     def known(self, algorithm: Algorithm) -> tuple[bytes, array[int]]:
         """(bitmap, array("Q")): which clusters' checksums are registered by whoever owns them
-        in the chain (unwritten ones have that of a zero cluster), and what they are."""
+        in the chain, and what they are. Those at ZEROS need not be among them."""
 
     def reading(self) -> AbstractContextManager[Endpoint]: ...
 
@@ -86,11 +85,6 @@ class LvolContent:
         count = self.num_clusters
         bitmap = bytearray(-(-count // 8))
         values = array("Q", bytes(8 * count))
-        zeros = zero_cluster(algorithm, self.cluster_size)
-        for cluster, place in enumerate(self.places()):
-            if place == ZEROS:
-                bitmap[cluster >> 3] |= 1 << (cluster & 7)
-                values[cluster] = zeros
         claimed = bytearray(len(bitmap))
         visible = count
         link: Lvol | None = self._lvol

@@ -6,7 +6,7 @@ import errno
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lvolfs._native.checksum import zero_cluster
 from lvolfs._native.compare import CompareLoop
@@ -15,7 +15,11 @@ from lvolfs.delta.checksum_table import ALGORITHMS, bit
 from lvolfs.delta.content import EXTERNAL, UNKNOWN, ZEROS, Content, LvolContent
 
 if TYPE_CHECKING:
+    from lvolfs._native.checksum import Algorithm
     from lvolfs.lvstore.lvol import Lvol
+
+# Maps are compared in pieces of this many clusters, most of which are all alike.
+_STRIDE: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,9 @@ def diff_contents(a: Content, b: Content, *, control: Control | None = None) -> 
     control = control if control is not None else Control()
     count = max(a.num_clusters, b.num_clusters)
     with a.reading() as left, b.reading() as right:
-        by_map, undecided = _undecided_by_map(a, b, count)
-        different, unread = _undecided_by_checksum(a, b, undecided)
+        places = (_padded(a.places(), count), _padded(b.places(), count))
+        undecided = _undecided_by_map(*places, same_space=a.space is b.space)
+        different, unread = _undecided_by_checksum(a, b, places, undecided)
         by_checksum = len(undecided) - len(unread)
         loop = CompareLoop(left, right, unread, a.cluster_size, control)
         before = control.bytes_read
@@ -106,56 +111,71 @@ def diff_contents(a: Content, b: Content, *, control: Control | None = None) -> 
         num_clusters=count,
         cluster_size=a.cluster_size,
         sizes=(a.size, b.size),
-        by_map=by_map,
+        by_map=count - len(undecided),
         by_checksum=by_checksum,
         by_reading=len(unread),
         bytes_read=control.bytes_read - before,
     )
 
 
-def _undecided_by_map(a: Content, b: Content, count: int) -> tuple[int, array[int]]:
-    """How many clusters the maps show to be equal, and the others."""
-    places_a, places_b = a.places(), b.places()
-    places_a.extend([ZEROS] * (count - len(places_a)))
-    places_b.extend([ZEROS] * (count - len(places_b)))
-    # Two stores may use the same number for different things, except for ZEROS. EXTERNAL
-    # may be two different devices, so it proves nothing even in one store.
-    same_space = a.space is b.space
-    undecided = array(
-        "I",
-        (
-            c
-            for c, (here, there) in enumerate(zip(places_a, places_b, strict=True))
-            if here != there or here in (EXTERNAL, UNKNOWN) or not (same_space or here == ZEROS)
-        ),
-    )
-    return count - len(undecided), undecided
+def _padded(places: array[int], count: int) -> array[int]:
+    """What lies past the end of the smaller side counts as zeros."""
+    places.extend(array("I", [ZEROS]) * (count - len(places)))
+    return places
+
+
+def _undecided_by_map(a: array[int], b: array[int], *, same_space: bool) -> array[int]:
+    """The clusters that their places do not show to be equal.
+
+    Two stores may use the same number for different things, except for ZEROS. EXTERNAL may
+    be two different devices, so it proves nothing even in one store.
+    """
+    undecided: array[int] = array("I")
+    zeros = array("I", [ZEROS]) * _STRIDE
+    for first in range(0, len(a), _STRIDE):
+        here, there = a[first : first + _STRIDE], b[first : first + _STRIDE]
+        if here == there and (
+            here == zeros[: len(here)]
+            or (same_space and EXTERNAL not in here and UNKNOWN not in here)
+        ):
+            continue
+        undecided.extend(
+            first + i
+            for i, (ours, theirs) in enumerate(zip(here, there, strict=True))
+            if ours != theirs or ours in (EXTERNAL, UNKNOWN) or not (same_space or ours == ZEROS)
+        )
+    return undecided
+
+
+class _Known:
+    """The checksums of one side under one algorithm."""
+
+    def __init__(self, content: Content, places: array[int], algorithm: Algorithm) -> None:
+        self._places = places
+        self._registered, self._values = content.known(algorithm)
+        self._zeros = zero_cluster(algorithm, content.cluster_size)
+
+    def checksum(self, cluster: int) -> int | None:
+        if self._places[cluster] == ZEROS:
+            return self._zeros
+        return self._values[cluster] if bit(self._registered, cluster) else None
 
 
 def _undecided_by_checksum(
-    a: Content, b: Content, clusters: array[int]
+    a: Content, b: Content, places: tuple[array[int], array[int]], clusters: array[int]
 ) -> tuple[list[int], array[int]]:
     """Which of `clusters` differ by their checksums, and which have none to compare."""
     different: list[int] = []
     for algorithm in ALGORITHMS:
         if not clusters:
             break
-        known_a, values_a = a.known(algorithm)
-        known_b, values_b = b.known(algorithm)
-        zeros = zero_cluster(algorithm, a.cluster_size)
+        left, right = _Known(a, places[0], algorithm), _Known(b, places[1], algorithm)
         rest: array[int] = array("I")
         for c in clusters:
-            here = _value(known_a, values_a, c, zeros)
-            there = _value(known_b, values_b, c, zeros)
+            here, there = left.checksum(c), right.checksum(c)
             if here is None or there is None:
                 rest.append(c)
             elif here != there:
                 different.append(c)
         clusters = rest
     return different, clusters
-
-
-def _value(known: bytes, values: array[int], cluster: int, zeros: int) -> int | None:
-    if cluster >= len(values):
-        return zeros
-    return values[cluster] if bit(known, cluster) else None
