@@ -34,8 +34,8 @@ class Negotiated(TypedDict):
 class Lane:
     """A mounted FUSE connection whose data requests are answered by native threads.
 
-    Everything else goes to pyfuse3, which takes hand_over() for its mount point. `control_fd` is a SOCK_SEQPACKET socket with CALL
-    messages to read and ANSWER messages to write.
+    Everything else goes to pyfuse3, which takes hand_over() for its mount point. `control_fd`
+    is a SOCK_SEQPACKET socket with CALL messages to read and ANSWER messages to write.
     """
 
     mountpoint: str
@@ -48,8 +48,12 @@ class Lane:
         *,
         threads: int | None = None,
         max_background: int = 256,
+        page_cache: bool = False,
     ) -> None:
-        """Mounts. Raises OSError naming the mount point; libfuse prints why on stderr."""
+        """Mounts. page_cache: volumes are read through the kernel's page cache.
+
+        Raises OSError naming the mount point; libfuse prints why on stderr.
+        """
     def hand_over(self) -> str:
         """The path for pyfuse3.init(), which closes what is behind it in pyfuse3.close()."""
     def start(self) -> None: ...

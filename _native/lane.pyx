@@ -131,7 +131,8 @@ cdef class Lane:
         self.pyfuse3_fd = self.control_fd = -1
         pthread_mutex_init(&self.lane.parked_mutex, NULL)
 
-    def __init__(self, mountpoint, options, *, threads=None, max_background=256):
+    def __init__(self, mountpoint, options, *, threads=None, max_background=256,
+                 bint page_cache=False):
         cdef bytes where = os.fsencode(mountpoint)
         cdef bytes how = os.fsencode(options)
         cdef const char *where_text = where
@@ -141,6 +142,7 @@ cdef class Lane:
         self.held = {}
         self.threads = min(MAX_WORKERS, threads or max(4, 2 * (os.cpu_count() or 1)))
         self.lane.wanted_background = max(1, min(65535, max_background))
+        self.lane.page_cache = page_cache
         self.lane.handles = <handle_t *> calloc(MAX_HANDLES, sizeof(handle_t))
         if self.lane.handles == NULL:
             raise MemoryError

@@ -81,6 +81,7 @@ ctypedef struct lane_t:
     uint32_t max_write
     uint32_t max_background
     uint32_t wanted_background
+    bint page_cache      # asked for: no FOPEN_DIRECT_IO
     bint direct_io       # volumes are opened with FOPEN_DIRECT_IO
 
 

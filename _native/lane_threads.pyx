@@ -232,7 +232,7 @@ cdef void _amend_init(lane_t *lane, fuse_init_out *init) noexcept nogil:
     lane.max_background = init.max_background
     # Without ALLOW_MMAP (kernels before 6.6) a file opened with FOPEN_DIRECT_IO cannot be
     # mapped shared: what programs need comes before speed.
-    lane.direct_io = (flags & FUSE_DIRECT_IO_ALLOW_MMAP) != 0
+    lane.direct_io = (flags & FUSE_DIRECT_IO_ALLOW_MMAP) != 0 and not lane.page_cache
 
 
 cdef void _amend_open(lane_t *lane, fuse_open_out *opened) noexcept nogil:

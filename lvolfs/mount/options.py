@@ -34,18 +34,20 @@ _PASSED = frozenset({"noexec", "noatime", "sync", "dirsync"})
 @dataclass(frozen=True)
 class MountOptions:
     """threads: of the lane, None = twice the processors, at least 4. max_background: how many
-    asynchronous requests the kernel keeps in flight."""
+    asynchronous requests the kernel keeps in flight. page_cache: reads go through the kernel's
+    page cache, as they do in any case on kernels before 6.6; writes still go through at once."""
 
     read_only: bool = False
     allow_other: bool = False
     threads: int | None = None
     max_background: int = 256
+    page_cache: bool = False
     passed: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "MountOptions":
         """From ro,allow_other,threads=8. OSError(EINVAL) for what is not known."""
-        read_only = allow_other = False
+        read_only = allow_other = page_cache = False
         threads: int | None = None
         max_background = 256
         passed = []
@@ -57,6 +59,8 @@ class MountOptions:
                 read_only = False
             elif name == "allow_other":
                 allow_other = True
+            elif name == "page_cache":
+                page_cache = True
             elif name == "threads":
                 threads = _number(option, value, 64)
             elif name == "max_background":
@@ -67,9 +71,9 @@ class MountOptions:
                 raise OSError(
                     errno.EINVAL,
                     f"mount option {option!r} is not known; there are ro, allow_other, "
-                    f"threads=N, max_background=N and {', '.join(sorted(_PASSED))}",
+                    f"page_cache, threads=N, max_background=N and {', '.join(sorted(_PASSED))}",
                 )
-        return cls(read_only, allow_other, threads, max_background, tuple(passed))
+        return cls(read_only, allow_other, threads, max_background, page_cache, tuple(passed))
 
     def for_fuse(self, store_path: str, *, read_only: bool) -> str:
         """As libfuse and fusermount3 take them."""

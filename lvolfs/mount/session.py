@@ -76,6 +76,7 @@ class Session:
             options.for_fuse(store.path, read_only=options.read_only or store.read_only),
             threads=options.threads,
             max_background=options.max_background,
+            page_cache=options.page_cache,
         )
         self._mounted = True
         self.metrics = Metrics(store, self.lane)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 
 import pytest
 
@@ -68,6 +69,18 @@ def test_verified_odd_sizes_with_snapshots_beneath(volume: Mounted, sizes: str) 
         f"--blockalign={unit}", "--size=48m", "--io_size=40m", "--iodepth=8",
         "--verify=crc32c", "--verify_fatal=1",
     )  # fmt: skip
+
+
+def test_through_the_page_cache(make_mounted: Callable[..., Mounted]) -> None:
+    """As on kernels that cannot map files that bypass it."""
+    mounted = make_mounted(options="page_cache")
+    (mounted.volumes / "v").touch()
+    os.truncate(mounted.volumes / "v", 64 * MIB)
+    for engine, direct in (("libaio", "1"), ("psync", "0"), ("mmap", "0")):
+        fio(
+            mounted, f"--ioengine={engine}", f"--direct={direct}", "--rw=randwrite", "--bs=4k",
+            "--size=16m", "--iodepth=16", "--verify=crc32c", "--verify_fatal=1", "--end_fsync=1",
+        )  # fmt: skip
 
 
 def test_several_synchronous_writers(volume: Mounted) -> None:

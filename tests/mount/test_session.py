@@ -159,7 +159,13 @@ def test_what_was_negotiated(mounted: Mounted) -> None:
 
 def test_options() -> None:
     options = MountOptions.parse("ro,allow_other,threads=3,max_background=64,noatime,_netdev,x-y=z")
-    assert options == MountOptions(True, True, 3, 64, ("noatime",))
+    assert options == MountOptions(
+        read_only=True,
+        allow_other=True,
+        threads=3,
+        max_background=64,
+        passed=("noatime",),
+    )
     assert options.for_fuse("/a,b", read_only=True) == (
         "fsname=/a\\,b,subtype=lvolfs,nosuid,nodev,noatime,allow_other,default_permissions,ro"
     )
