@@ -2,7 +2,7 @@
 
 import os
 
-from libc.errno cimport EINTR, EINVAL, EIO, ENODATA, ENODEV, ENOMEM, EOPNOTSUPP, ERANGE, errno
+from libc.errno cimport EBADF, EINTR, EINVAL, EIO, ENODATA, ENODEV, ENOMEM, EOPNOTSUPP, ERANGE, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -112,6 +112,8 @@ cdef const gate_t *endpoint_gate(endpoint_t *e) noexcept nogil:
 
 cdef int endpoint_read(endpoint_t *e, void *buf, uint64_t offset, uint64_t length) noexcept nogil:
     cdef uint64_t size = endpoint_size(e), inside
+    if e.kind == ENDPOINT_CLOSED:
+        return -EBADF
     inside = 0 if offset >= size else min(length, size - offset)
     if inside < length:
         memset(<char *> buf + inside, 0, length - inside)
