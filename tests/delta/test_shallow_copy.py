@@ -280,3 +280,32 @@ def test_rate_limit_can_be_changed_under_way(chain, other):
     assert not job.wait(0.2)
     job.control.rate = 0
     finish(job)
+
+
+def test_deep_reads_an_external_parent_and_shallow_does_not(store, tmp_path):
+    base = tmp_path / "base"
+    base.write_bytes(b"".join(cluster_of(("base", c)) for c in range(6)))
+    clone = store.create_external_clone("c", str(base))
+    fill(clone, [2], "own")
+    snapshot = clone.snapshot("cs")
+    path = make_file(tmp_path, 6 * CLUSTER)
+    job = shallow_copy(snapshot, path)
+    finish(job)
+    assert (job.total, job.copied) == (1, 1)
+    finish(shallow_copy(snapshot, path, deep=True))
+    assert path.read_bytes() == snapshot.pread(6 * CLUSTER, 0)
+
+
+def test_a_missing_external_parent_ends_a_deep_copy(store, tmp_path):
+    base = tmp_path / "base"
+    base.write_bytes(cluster_of("base") * 6)
+    clone = store.create_external_clone("c", str(base))
+    fill(clone, [0], "own")
+    clone.snapshot("cs")
+    path = make_file(tmp_path, 6 * CLUSTER)
+    store.close()
+    with Lvstore.open(store.path) as again:
+        job = shallow_copy(again.get("cs"), path, deep=True)
+        assert job.wait(10)
+        assert (job.state, job.errno, job.copied) == ("error", errno.EIO, 1)
+        assert "reading cluster 1 of lvol 'cs'" in job.error
