@@ -24,7 +24,9 @@ format: ## put Python and C sources into their format
 
 test: ## all tests, real mounts included (PYTEST_ARGS=... to choose)
 	@scripts/setup --test
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	@temporary=$$(mktemp -d -t lvolfs-test-XXXXXX); \
+	trap 'rm -rf --one-file-system "$$temporary"' EXIT; \
+	PYTEST_DEBUG_TEMPROOT=$$temporary .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 demo: ## full and delta rebuild of a replica, on real files, measured
 	@scripts/setup --demo

@@ -47,6 +47,35 @@ def same_snapshots(source: Path, destination: Path, names: list[str]) -> None:
         check(sums[0] == sums[1], f"snapshot {name}: checksum {sums[0]} on both sides")
 
 
+def rot(store: Path, snapshot: str) -> None:
+    """Flips one bit of the first cluster that a snapshot owns, behind the store's back."""
+    document = lvolfs("map", store)
+    owner = document["owners"].index(snapshot)
+    first = next(run[0] for run in document["runs"] if run[2] == owner)
+    with store.open("r+b") as file:
+        file.seek(first * document["cluster_size"] + 4321)
+        (byte,) = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+
+
+def bit_rot(stage: Stage, primary: Path, replica: Path) -> Path:
+    """A flipped bit on the replica's disk is found, and repaired by copying one cluster."""
+    stage.unmount(replica)
+    rot(stage.directory / "replica.img", "monday")
+    replica = stage.mount(stage.directory / "replica.img", "replica")
+    (monday, tuesday) = lvolfs("scrub", replica, accept=(3,))["snapshots"]
+    wrong = sum(count for _, count in monday["mismatched"])
+    check((monday["name"], wrong) == ("monday", 1), "scrub: 1 cluster of monday is wrong")
+    check(tuesday["mismatched"] == [], "scrub: tuesday is right")
+    lvolfs("checksum", "register", replica, "monday")
+    report, _ = rebuild(primary, replica, "repair by checksums")
+    check(report["totals"]["copied"] == 1, "1 cluster copied")
+    lvolfs("scrub", replica)
+    same_snapshots(primary, replica, ["monday", "tuesday"])
+    return replica
+
+
 def play(stage: Stage) -> None:
     here = stage.directory
     title("Two stores on sparse files, mounted")
@@ -99,6 +128,9 @@ def play(stage: Stage) -> None:
     check(sums[0] == sums[1], f"sha256 of both volumes: {sums[0]}")
     say(f"  fsck of the replica: {filesystem.fsck(copy)}")
     run("cmp", volume, copy)
+
+    title("One bit of the replica's disk flips")
+    replica = bit_rot(stage, primary, replica)
 
     title("The six steps, by xattrs")
     six_steps(primary, ByXattrs(primary), "xattr")

@@ -35,6 +35,11 @@ def format_size(size: float) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """1 cluster, 2 clusters."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def format_duration(seconds: float) -> str:
     """83 -> 1:23."""
     whole = round(seconds)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lvolfs.cli import arguments, output
-from lvolfs.cli.amounts import format_runs, format_size
+from lvolfs.cli.amounts import counted, format_runs, format_size
 from lvolfs.cli.failure import MISMATCH, CommandFailedError
 from lvolfs.cli.following import follow
 from lvolfs.cli.opening import Session, open_target
@@ -50,7 +50,7 @@ def register(
     else:
         value = f", snapshot checksum {summary['checksum']}" if summary["checksum"] else ""
         output.say(
-            f"registered {algorithm} of {job['total_clusters']} clusters of {snap} "
+            f"registered {algorithm} of {counted(job['total_clusters'], 'cluster')} of {snap} "
             f"({format_size(job['bytes'])} read){value}"
         )
 
@@ -129,10 +129,10 @@ def verdict(result: dict[str, Any]) -> str:
     """A line about what verify_snapshot found."""
     if result["mismatched"]:
         bad = format_runs(result["mismatched"])
-        return f"{result['name']}: clusters {bad} are not what was registered"
-    text = f"{result['name']}: {result['checked']} clusters are what was registered"
+        return f"{result['name']}: not what was registered: clusters {bad}"
+    text = f"{result['name']}: as registered: {counted(result['checked'], 'cluster')}"
     if result["unregistered"]:
-        text += f"; {result['unregistered']} more are not registered"
+        text += f"; not registered: {result['unregistered']}"
     return text
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lvolfs.cli import arguments, comparing, output
-from lvolfs.cli.amounts import format_runs, format_size
+from lvolfs.cli.amounts import counted, format_runs, format_size
 from lvolfs.cli.failure import MISMATCH, CommandFailedError
 from lvolfs.cli.following import follow
 from lvolfs.cli.opening import open_target
@@ -55,11 +55,14 @@ def copy(
         output.print_json(job)
     elif job["state"] == "complete":
         output.say(
-            f"copied {job['copied_clusters']} clusters, unmapped {job['unmapped_clusters']}: "
+            f"copied {counted(job['copied_clusters'], 'cluster')}, "
+            f"unmapped {job['unmapped_clusters']}: "
             f"{format_size(job['bytes'])} in {job['seconds']:.2f} s"
         )
     else:
-        output.say(f"job {job['id']} copies {job['total_clusters']} clusters to {destination}")
+        output.say(
+            f"job {job['id']} copies {counted(job['total_clusters'], 'cluster')} to {destination}"
+        )
 
 
 def diff(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lvolfs.cli import arguments, output
-from lvolfs.cli.amounts import format_size
+from lvolfs.cli.amounts import counted, format_size
 from lvolfs.cli.failure import CommandFailedError
 from lvolfs.cli.following import progress
 from lvolfs.cli.opening import Session, open_target, split_target
@@ -120,9 +120,9 @@ def _show(report: RebuildReport) -> None:
     output.show(output.table(columns, rows, right="owned differing copied unmapped moved s"))
     totals = document["totals"]
     output.say(
-        f"{report.volume} on {report.destination} is up to date: {totals['copied']} clusters "
-        f"copied, {totals['unmapped']} unmapped, {format_size(totals['bytes_moved'])} moved in "
-        f"{report.seconds:.2f} s"
+        f"{report.volume} on {report.destination} is up to date: "
+        f"{counted(totals['copied'], 'cluster')} copied, {totals['unmapped']} unmapped, "
+        f"{format_size(totals['bytes_moved'])} moved in {report.seconds:.2f} s"
     )
     for name in report.left_alone:
         output.note(f"left alone: {name}")
