@@ -20,6 +20,10 @@ cdef int allocator_init(allocator_t *a, uint32_t length) noexcept nogil
 cdef void allocator_destroy(allocator_t *a) noexcept nogil
 # The lowest free item >= `lowest`, or -ENOSPC.
 cdef long allocator_claim(allocator_t *a, uint32_t lowest) noexcept nogil
+# The same, but the last `keep` free items are left alone.
+cdef long allocator_claim_beyond(
+    allocator_t *a, uint32_t lowest, uint32_t keep
+) noexcept nogil
 cdef int allocator_grow(allocator_t *a, uint32_t length) noexcept nogil
 # Marks one item used; 0, -EEXIST when it was used already, -ERANGE past the end.
 cdef int allocator_mark(allocator_t *a, uint32_t item) noexcept nogil

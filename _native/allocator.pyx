@@ -76,6 +76,12 @@ cdef int allocator_grow(allocator_t *a, uint32_t length) noexcept nogil:
 
 
 cdef long allocator_claim(allocator_t *a, uint32_t lowest) noexcept nogil:
+    return allocator_claim_beyond(a, lowest, 0)
+
+
+cdef long allocator_claim_beyond(
+    allocator_t *a, uint32_t lowest, uint32_t keep
+) noexcept nogil:
     cdef uint32_t start, item
     cdef uint64_t word_count = (<uint64_t> a.length + 63) // 64
     cdef uint64_t i, word
@@ -83,7 +89,7 @@ cdef long allocator_claim(allocator_t *a, uint32_t lowest) noexcept nogil:
     pthread_mutex_lock(&a.mutex)
     start = lowest if lowest > a.hint else a.hint
     i = start // 64
-    if a.free and i < word_count:
+    if a.free > keep and i < word_count:
         word = a.words[i]
         if start % 64:
             word |= ((<uint64_t> 1) << (start % 64)) - 1

@@ -5,7 +5,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from lvolfs._native.allocator cimport allocator_claim, allocator_defer, allocator_release
+from lvolfs._native.allocator cimport (
+    allocator_claim,
+    allocator_claim_beyond,
+    allocator_defer,
+    allocator_release,
+)
 from lvolfs._native.cluster_map cimport (
     CLUSTERS_PER_EXTENT,
     map_add_extent_page,
@@ -14,7 +19,7 @@ from lvolfs._native.cluster_map cimport (
     store_t,
 )
 from lvolfs._native.device cimport device_is_hole, device_zero
-from lvolfs._native.sync cimport store32
+from lvolfs._native.sync cimport load32, store32
 
 
 cdef uint32_t extents_of(uint32_t num_clusters) noexcept nogil:
@@ -64,7 +69,7 @@ cdef int claim_zeroed(blob_t *blob, uint32_t c) noexcept nogil:
     cdef long cluster, page
     cdef int rc = 0
     if not blob.rle and blob.extent_pages[extent] == 0:
-        page = allocator_claim(&store.pages, 1)
+        page = allocator_claim_beyond(&store.pages, 1, load32(&store.page_reserve))
         if page < 0:
             return <int> page
         map_add_extent_page(blob, extent, <uint32_t> page)
@@ -153,7 +158,7 @@ cdef int shape_resize(blob_t *blob, uint32_t num_clusters) noexcept nogil:
     # The page goes to a new place, so that the root page changes the size and the page at
     # once: neither size may ever be found with the other's page.
     if changes_last_page(blob, num_clusters):
-        page = allocator_claim(&store.pages, 1)
+        page = allocator_claim_beyond(&store.pages, 1, load32(&store.page_reserve))
         if page < 0:
             return <int> page
     map_forget_effective(store)
@@ -228,7 +233,9 @@ cdef int claim_merge_pages(blob_t *child, blob_t *parent, uint32_t *pages) noexc
             continue
         if takes_page_over(child, parent, extent):
             continue
-        page = allocator_claim(&child.store.pages, 1)
+        page = allocator_claim_beyond(
+            &child.store.pages, 1, load32(&child.store.page_reserve)
+        )
         if page < 0:
             for k in range(extent):
                 if pages[k]:

@@ -37,6 +37,7 @@ ctypedef struct store_t:
     uint32_t faults             # planted by tests, see faults.pxd
     allocator_t clusters
     allocator_t pages
+    uint32_t page_reserve       # free pages that only the rewriting of a chain may claim
     gate_t gate                 # every data request passes it
     pthread_mutex_t commit_lock  # held by whoever writes metadata
     pthread_mutex_t flush_lock  # guards the next six

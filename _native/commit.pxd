@@ -26,6 +26,10 @@ cdef int commit_blob(blob_t *blob) noexcept nogil
 cdef int commit_destroy(blob_t *blob) noexcept nogil
 # Takes a blob off the store's list, and drops the list's reference; the same conditions.
 cdef void commit_forget(blob_t *blob) noexcept nogil
+# After the store's list or a chain changed: so many free pages are kept that the longest
+# chain can be written anew, a page longer. Without them a write that took the last page for
+# its extent could never be committed.
+cdef void commit_set_reserve(store_t *store) noexcept nogil
 
 cdef int flusher_start(store_t *store, double interval) noexcept nogil
 cdef void flusher_stop(store_t *store) noexcept nogil

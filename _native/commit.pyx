@@ -1,6 +1,6 @@
 """When metadata reach the device, and in which order."""
 
-from libc.errno cimport EINVAL, ENOMEM
+from libc.errno cimport EINVAL, ENOMEM, ENOSPC
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 from lvolfs._native.allocator cimport (
     allocator_claim,
     allocator_defer,
+    allocator_free,
     allocator_pending,
     allocator_release,
     allocator_take_pending,
@@ -108,8 +109,21 @@ cdef int capture_extent(
     return 0
 
 
+cdef uint32_t continuation_pages(blob_t *blob) noexcept nogil:
+    return blob.chain_length - 1 if blob.chain_length else 0
+
+
+cdef bint leaves_reserve(store_t *store, blob_t *blob, uint32_t needed) noexcept nogil:
+    """Whether a chain of so many pages beside its root may take the place of the blob's."""
+    cdef uint32_t now = continuation_pages(blob)
+    cdef uint32_t reserve = load32(&store.page_reserve)
+    if needed <= now:
+        return True
+    return allocator_free(&store.pages) >= needed - now + max(reserve, needed + 1)
+
+
 cdef int capture_chain(
-    commit_t *commit, blob_t *blob, const uint32_t *extent_pages
+    commit_t *commit, blob_t *blob, const uint32_t *extent_pages, bint whole
 ) noexcept nogil:
     cdef chain_write_t *chains
     cdef chain_write_t *chain
@@ -134,6 +148,9 @@ cdef int capture_chain(
     chain.indices = <uint32_t *> malloc(4 * <uint64_t> chain.image.count)
     if chain.indices == NULL:
         return -ENOMEM
+    # What the data path made longer is accepted already, new metadata may be refused.
+    if whole and not leaves_reserve(commit.store, blob, chain.image.count - 1):
+        return -ENOSPC
     chain.indices[0] = <uint32_t> blob.id
     for i in range(1, chain.image.count):
         page = allocator_claim(&commit.store.pages, 1)
@@ -174,7 +191,7 @@ cdef int capture_blob(commit_t *commit, blob_t *blob, bint whole) noexcept nogil
                 store32(&blob.map_dirty, 1)
         extent += 1
     if rc == 0 and chain:
-        rc = capture_chain(commit, blob, table)
+        rc = capture_chain(commit, blob, table, whole)
     if rc:
         store32(&blob.map_dirty, 1)
         if chain:
@@ -183,8 +200,28 @@ cdef int capture_blob(commit_t *commit, blob_t *blob, bint whole) noexcept nogil
     return rc
 
 
-cdef void commit_undo(commit_t *commit) noexcept nogil:
-    """After an error: what was captured is to be committed again."""
+cdef void commit_set_reserve(store_t *store) noexcept nogil:
+    cdef uint32_t longest = 0
+    cdef blob_t *blob = store.blobs
+    while blob != NULL:
+        longest = max(longest, continuation_pages(blob))
+        blob = blob.next
+    store32(&store.page_reserve, longest + 1 if store.blobs != NULL else 0)
+
+
+cdef void free_captured(commit_t *commit) noexcept nogil:
+    cdef uint32_t i
+    for i in range(commit.extent_count):
+        free(commit.extents[i].image)
+    for i in range(commit.chain_count):
+        chain_free(&commit.chains[i].image)
+        free(commit.chains[i].indices)
+    commit.extent_count = 0
+    commit.chain_count = 0
+
+
+cdef void drop_captured(commit_t *commit) noexcept nogil:
+    """Marks what was captured as to be captured again, and forgets it."""
     cdef uint32_t i, k
     cdef blob_t *blob
     for i in range(commit.extent_count):
@@ -197,20 +234,22 @@ cdef void commit_undo(commit_t *commit) noexcept nogil:
         store32(&blob.map_dirty, 1)
         for k in range(1, commit.chains[i].claimed + 1):
             allocator_release(&commit.store.pages, commit.chains[i].indices[k])
+    free_captured(commit)
+    store32(&commit.store.dirty, 1)
+
+
+cdef void commit_undo(commit_t *commit) noexcept nogil:
+    """After an error: what was captured is to be committed again."""
+    cdef uint32_t i
+    drop_captured(commit)
     for i in range(commit.freed_cluster_count):
         allocator_defer(&commit.store.clusters, commit.freed_clusters[i])
     for i in range(commit.freed_page_count):
         allocator_defer(&commit.store.pages, commit.freed_pages[i])
-    store32(&commit.store.dirty, 1)
 
 
 cdef void commit_free(commit_t *commit) noexcept nogil:
-    cdef uint32_t i
-    for i in range(commit.extent_count):
-        free(commit.extents[i].image)
-    for i in range(commit.chain_count):
-        chain_free(&commit.chains[i].image)
-        free(commit.chains[i].indices)
+    free_captured(commit)
     free(commit.extents)
     free(commit.chains)
     free(commit.freed_clusters)
@@ -317,6 +356,8 @@ cdef void adopt_chains(commit_t *commit) noexcept nogil:
         blob.chain = chain.indices
         blob.chain_length = chain.image.count
         chain.indices = NULL
+    if commit.chain_count:
+        commit_set_reserve(commit.store)
 
 
 cdef bint has_pages(commit_t *commit) noexcept nogil:
@@ -382,6 +423,24 @@ cdef void give_back(commit_t *commit) noexcept nogil:
 
 # -- the whole
 
+cdef int commit_one_by_one(store_t *store) noexcept nogil:
+    """All that changed, with no more than the longest chain's new pages at a time."""
+    cdef blob_t *blob = store.blobs
+    cdef commit_t one
+    cdef int rc = 0
+    while blob != NULL and rc == 0:
+        memset(&one, 0, sizeof(commit_t))
+        one.store = store
+        rc = capture_blob(&one, blob, False)
+        if rc == 0:
+            rc = commit_write(&one, True)
+        if rc:
+            commit_undo(&one)
+        commit_free(&one)
+        blob = blob.next
+    return rc
+
+
 cdef int commit_run(commit_t *commit, bint take_freed) noexcept nogil:
     """By whoever holds commit_lock. On success the freed lists are left to the caller."""
     cdef store_t *store = commit.store
@@ -405,7 +464,10 @@ cdef int commit_run(commit_t *commit, bint take_freed) noexcept nogil:
     while blob != NULL and rc == 0:
         rc = capture_blob(commit, blob, False)
         blob = blob.next
-    if rc == 0:
+    if rc == -ENOSPC:
+        drop_captured(commit)
+        rc = commit_one_by_one(store)
+    elif rc == 0:
         rc = commit_write(commit, True)
     if rc:
         commit_undo(commit)
@@ -445,6 +507,7 @@ cdef void commit_forget(blob_t *blob) noexcept nogil:
     while at[0] != NULL:
         if at[0] == blob:
             at[0] = blob.next
+            commit_set_reserve(store)
             blob_put(blob)
             return
         at = &at[0].next

@@ -46,7 +46,11 @@ class Engine:
     @property
     def free_clusters(self) -> int: ...
     @property
-    def free_pages(self) -> int: ...
+    def free_pages(self) -> int:
+        """Free metadata pages, those of reserved_pages among them."""
+    @property
+    def reserved_pages(self) -> int:
+        """Pages that are kept free so that the longest chain can always be written anew."""
     @property
     def read_only(self) -> bool: ...
     @property

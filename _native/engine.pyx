@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from lvolfs._native.allocator cimport (
-    allocator_claim,
+    allocator_claim_beyond,
     allocator_destroy,
     allocator_free,
     allocator_grow,
@@ -47,6 +47,7 @@ from lvolfs._native.commit cimport (
     commit_destroy,
     commit_forget,
     commit_locked,
+    commit_set_reserve,
     flusher_start,
     flusher_stop,
     store_flush,
@@ -249,7 +250,12 @@ cdef class Engine:
 
     @property
     def free_pages(self):
+        """Free ones; as many as the longest chain are kept for rewriting chains."""
         return allocator_free(&self.store.pages) + allocator_pending(&self.store.pages)
+
+    @property
+    def reserved_pages(self):
+        return load32(&self.store.page_reserve)
 
     @property
     def read_only(self):
@@ -476,7 +482,9 @@ cdef class Engine:
         self._require_exclusive()
         cdef store_t *store = self.store
         cdef blob_t *blob
-        cdef long page = allocator_claim(&store.pages, 0)
+        cdef long page = allocator_claim_beyond(
+            &store.pages, 0, load32(&store.page_reserve)
+        )
         cdef int rc
         if page < 0:
             raise OSError(
@@ -617,6 +625,9 @@ cdef void link_blob(store_t *store, blob_t *blob) noexcept:
     """The store's list takes the first reference over."""
     blob.next = store.blobs
     store.blobs = blob
+    # An adopted chain may be the longest; a new blob has none yet.
+    if blob.chain_length > store.page_reserve or store.page_reserve == 0:
+        commit_set_reserve(store)
 
 
 cdef bytes mask_of(allocator_t *a):

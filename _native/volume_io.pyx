@@ -9,7 +9,12 @@ from libc.errno cimport EBADF, EINVAL, EIO, ENODATA, ENOMEM, ENOSPC, EROFS
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from lvolfs._native.allocator cimport allocator_claim, allocator_defer, allocator_release
+from lvolfs._native.allocator cimport (
+    allocator_claim,
+    allocator_claim_beyond,
+    allocator_defer,
+    allocator_release,
+)
 from lvolfs._native.cluster_map cimport (
     CLUSTERS_PER_EXTENT,
     EFFECTIVE_EXTERNAL,
@@ -169,7 +174,7 @@ cdef int claim_extent_page(blob_t *blob, uint32_t c) noexcept nogil:
     # Clusters of one extent are spread over the stripes, so those do not exclude each other.
     pthread_mutex_lock(&blob.extent_lock)
     if load32(&blob.extent_pages[extent]) == 0:
-        page = allocator_claim(&store.pages, 1)
+        page = allocator_claim_beyond(&store.pages, 1, load32(&store.page_reserve))
         if page < 0:
             rc = <int> page
         else:

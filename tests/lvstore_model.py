@@ -95,7 +95,7 @@ class ModelStore:
             for index, content in lvol.own.items():
                 if index < clone.num_clusters:
                     clone.own.setdefault(index, content)
-            clone.parent, clone.external = lvol.parent, lvol.external
+            self.reparent(clone, lvol)
         del self.lvols[lvol.name]
 
     def resize(self, lvol, num_clusters):
@@ -118,4 +118,13 @@ class ModelStore:
         for index, content in parent.own.items():
             if index < lvol.num_clusters:
                 lvol.own.setdefault(index, content)
+        self.reparent(lvol, parent)
+
+    @staticmethod
+    def reparent(lvol, parent):
+        """Under the parent of its parent; what the parent's end has hidden stays hidden."""
+        before = [lvol.cluster(index) for index in range(lvol.num_clusters)]
         lvol.parent, lvol.external = parent.parent, parent.external
+        for index in range(parent.num_clusters, lvol.num_clusters):
+            if lvol.cluster(index) != before[index]:
+                lvol.own[index] = before[index]

@@ -113,7 +113,9 @@ def _make_file(path: str, size: int | None) -> bool:
             os.ftruncate(fd, size)
         except OSError as error:
             Path(path).unlink()
-            raise OSError(error.errno, f"{path!r} cannot have {size} bytes: {error.strerror}") from error
+            raise OSError(
+                error.errno, f"{path!r} cannot have {size} bytes: {error.strerror}"
+            ) from error
         finally:
             os.close(fd)
         return True

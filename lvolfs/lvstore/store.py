@@ -487,10 +487,11 @@ class Lvstore:
             raise
 
     def no_space(self, what: str) -> OSError:
+        pages = max(0, self.engine.free_pages - self.engine.reserved_pages)
         return OSError(
             errno.ENOSPC,
             f"{what}, but store {self.name!r} has {self.free_clusters} free clusters and "
-            f"{self.engine.free_pages} free metadata pages; delete lvols or grow the store",
+            f"{pages} free metadata pages; delete lvols or grow the store",
         )
 
     def rename(self, name: str) -> None:

@@ -231,7 +231,10 @@ class LvolLife(RuleBasedStateMachine):
         with contextlib.suppress(Refused):
             with self.expect(*([errno.EBUSY] if busy else [])):
                 self.store.get(lvol.name).delete()
+            clones = self.model.children(lvol)
             self.model.delete(lvol)
+            for clone in clones:
+                self.learn_ownership(clone)
 
     @rule(name=names)
     def inflate(self, name):
@@ -254,7 +257,6 @@ class LvolLife(RuleBasedStateMachine):
             with self.expect(*([] if lvol.parent else [errno.EINVAL])):
                 self.store.get(lvol.name).decouple()
             self.model.decouple(lvol)
-            return
         self.learn_ownership(lvol)
 
     @rule(name=names)
