@@ -116,9 +116,11 @@ def stop(target: arguments.Target, snap: arguments.Snapshot) -> None:
     output.say(f"stopped the checksum registration of {snap}")
 
 
-def verify_snapshot(session: Session, reference: str, label: str) -> dict[str, Any]:
+def verify_snapshot(
+    session: Session, reference: str, label: str, runs: list[list[int]] | None = None
+) -> dict[str, Any]:
     """Re-reads a snapshot's registered clusters: a document with the ones that differ."""
-    job = session.call("lvolfs_verify_checksums", name=reference)
+    job = session.call("lvolfs_verify_checksums", name=reference, clusters=runs)
     job = follow(session, job, f"verify {label}")
     if job["state"] != "complete":
         raise CommandFailedError(f"verification of {label}: {job['error'] or job['state']}")
@@ -138,11 +140,16 @@ def verdict(result: dict[str, Any]) -> str:
 
 @app.command("verify")
 def verify(
-    target: arguments.Target, snap: arguments.Snapshot, *, json: arguments.Json = False
+    target: arguments.Target,
+    snap: arguments.Snapshot,
+    *,
+    clusters: arguments.Clusters = None,
+    json: arguments.Json = False,
 ) -> None:
     """Read the clusters again and compare them with what is registered; 3 if they differ."""
+    runs = arguments.cluster_runs(clusters)
     with open_target(target) as session:
-        result = verify_snapshot(session, session.lvol(snap), snap)
+        result = verify_snapshot(session, session.lvol(snap), snap, runs)
     if json:
         output.print_json(result)
     else:

@@ -295,12 +295,18 @@ def _read_table(lvol: Lvol, algorithm: Algorithm) -> ChecksumTable | None:
 
 
 def verify(
-    lvol: Lvol, algorithm: str | None = None, *, rate: int = 0, parallel: int | None = None
+    lvol: Lvol,
+    algorithm: str | None = None,
+    clusters: Iterable[int | range] | None = None,
+    *,
+    rate: int = 0,
+    parallel: int | None = None,
 ) -> Job:
-    """Reads every registered cluster again and compares; the job's result is a VerifyReport.
+    """Reads registered clusters again and compares; the job's result is a VerifyReport.
 
-    OSError(ENODATA) when nothing is registered. A table that has only the snapshot's own
-    checksum (older Longhorn) is verified as a whole: then a mismatch names every owned cluster.
+    clusters: indexes or ranges, None = all. OSError: ENODATA when nothing is registered,
+    ERANGE for a cluster past the end. A table that has only the snapshot's own checksum (older
+    Longhorn) is verified as a whole: then a mismatch names every owned cluster.
     """
     found = table(lvol, algorithm)
     if found is None or (found.snapshot_checksum is None and not any(found.registered)):
@@ -309,7 +315,14 @@ def verify(
             f"no checksums of lvol '{lvol.name}' are registered; 'checksum register' does that",
         )
     only_whole = found.snapshot_checksum is not None and not found.complete
-    todo = array("I", bits_set(found.owned if only_whole else found.registered))
+    selected = select_clusters(lvol.name, lvol.num_clusters, clusters)
+    if selected is None or only_whole:
+        todo = array("I", bits_set(found.owned if only_whole else found.registered))
+        missing = 0 if only_whole else count_bits(found.owned) - len(todo)
+    else:
+        owned = [c for c in sorted(set(selected)) if bit(found.owned, c)]
+        todo = array("I", (c for c in owned if bit(found.registered, c)))
+        missing = len(owned) - len(todo)
     held = ExitStack()
     held.enter_context(lvol.claim("verify"))
     job = Job("verify", lvol=lvol.name, lvol_uuid=lvol.uuid, destination=None)
@@ -324,7 +337,6 @@ def verify(
             endpoint, found.algorithm, todo, size, job.control, threads=_threads(parallel)
         )
         bad = _mismatches(found, todo, values, only_whole=only_whole)
-        missing = 0 if only_whole else count_bits(found.owned) - len(todo)
         return VerifyReport(found.algorithm, len(todo), missing, bad)
 
     return registry(lvol.store).start(job, work, held)

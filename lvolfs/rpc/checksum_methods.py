@@ -165,7 +165,14 @@ def registration_state(lvol: Lvol, table: ChecksumTable | None) -> str:
 
 @own_method("lvolfs_verify_checksums")
 def verify_checksums(
-    target: Target, *, name: str, algorithm: Algorithm | None = None, rate: U64 = 0
+    target: Target,
+    *,
+    name: str,
+    clusters: ClusterRuns | None = None,
+    algorithm: Algorithm | None = None,
+    rate: U64 = 0,
 ) -> dict[str, Any]:
-    """Starts reading every registered cluster again; the job."""
-    return documents.job_document(checksums.verify(target.find_lvol(name), algorithm, rate=rate))
+    """Starts reading registered clusters again; the job."""
+    lvol = target.find_lvol(name)
+    job = checksums.verify(lvol, algorithm, cluster_ranges(clusters), rate=rate)
+    return documents.job_document(job)

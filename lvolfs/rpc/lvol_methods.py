@@ -166,7 +166,13 @@ def set_read_only(target: Target, *, name: str) -> bool:
 
 @method("bdev_lvol_delete", failure_code=INTERNAL_ERROR)
 def delete(target: Target, *, name: str) -> bool:
-    target.find_lvol(name).delete()
+    lvol = target.find_lvol(name)
+    try:
+        lvol.delete()
+    except OSError as error:
+        if error.errno == errno.EBUSY and len(lvol.children) > 1:
+            raise OSError(errno.EPERM, error.strerror) from error  # as SPDK says it
+        raise
     return True
 
 

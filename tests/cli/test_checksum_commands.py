@@ -51,6 +51,9 @@ def corrupt(store: Path, name: str, cluster: int) -> None:
 def test_bit_rot_is_found(store: Path, run: Run) -> None:
     run("checksum", "register", store, "monday")
     corrupt(store, "monday", 1)
+    assert run("checksum", "verify", store, "monday", "--clusters", "0,2-7").status == 0
+    some = run("checksum", "verify", store, "monday", "--clusters", "0-2", "--json", expect=3).json
+    assert (some["checked"], some["mismatched"]) == (2, [[1, 1]])
     assert (
         "not what was registered: clusters 1"
         in run("checksum", "verify", store, "monday", expect=3).out
