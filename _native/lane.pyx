@@ -11,7 +11,7 @@ The threads are in lane_threads, the answers in lane_requests.
 import os
 import socket
 
-from libc.errno cimport EAGAIN, ECONNABORTED, EIO, EMFILE, ENODEV, ENOENT, errno
+from libc.errno cimport ECONNABORTED, EIO, EMFILE, ENODEV, ENOENT, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strlen
@@ -120,6 +120,8 @@ cdef class Lane:
     cdef readonly int control_fd
     cdef readonly int threads
     cdef bint started
+    cdef bint replies_run
+    cdef bint control_runs
     cdef bint stopped
     cdef dict held             # fh -> the Blob or Device that keeps the native object alive
     cdef uint64_t serial
@@ -215,47 +217,57 @@ cdef class Lane:
     def start(self):
         cdef worker_t *worker
         cdef uint32_t i
-        cdef int error
         if self.started or self.stopped:
             raise RuntimeError("a Lane starts once")
         self.started = True
         lane_prepare_signals()
         for _number in range(self.threads):
             self._new_worker()
-        if lane_thread(&self.lane.replies_thread, lane_replies_main, &self.lane):
-            raise OSError(EAGAIN, "cannot start a lane thread")
-        if lane_thread(&self.lane.control_thread, lane_control_main, &self.lane):
-            raise OSError(EAGAIN, "cannot start a lane thread")
-        self.lane.alive = self.threads
+        self._start_thread(&self.lane.replies_thread, lane_replies_main, &self.lane)
+        self.replies_run = True
+        self._start_thread(&self.lane.control_thread, lane_control_main, &self.lane)
+        self.control_runs = True
+        # Counted before the first one runs: the last one to end says so.
+        self.lane.alive = self.lane.count
         for i in range(self.lane.count):
             worker = self.lane.workers[i]
-            error = lane_thread(&worker.thread, lane_worker_main, worker)
-            if error:
-                raise OSError(error, "cannot start a lane thread")
+            try:
+                self._start_thread(&worker.thread, lane_worker_main, worker)
+            except OSError:
+                sub32(&self.lane.alive, self.lane.count - i)
+                raise
             worker.running = True
+
+    cdef int _start_thread(self, pthread_t *thread, void *(*run)(void *) noexcept nogil,
+                           void *argument) except -1:
+        cdef int error = lane_thread(thread, run, argument)
+        if error:
+            raise OSError(error, f"cannot start a thread for '{self.mountpoint}'")
+        return 0
 
     def stop(self):
         cdef uint32_t i
         cdef worker_t *worker
         if self.stopped:
             return
-        if self.started:
-            with nogil:
-                store32(&self.lane.stopping, 1)
-                # A signal can arrive just before the read that it is to end: repeat it.
-                while load32(&self.lane.alive):
-                    for i in range(self.lane.count):
-                        if self.lane.workers[i].running:
-                            lane_wake(self.lane.workers[i].thread)
-                    usleep(1000)
-                shutdown(self.lane.pyfuse3_socket, SHUT_RDWR)
-                shutdown(self.lane.control_socket, SHUT_RDWR)
+        with nogil:
+            store32(&self.lane.stopping, 1)
+            # A signal can arrive just before the read that it is to end: repeat it.
+            while load32(&self.lane.alive):
                 for i in range(self.lane.count):
-                    worker = self.lane.workers[i]
-                    if worker.running:
-                        pthread_join(worker.thread, NULL)
-                        worker.running = False
+                    if self.lane.workers[i].running:
+                        lane_wake(self.lane.workers[i].thread)
+                usleep(1000)
+            shutdown(self.lane.pyfuse3_socket, SHUT_RDWR)
+            shutdown(self.lane.control_socket, SHUT_RDWR)
+            for i in range(self.lane.count):
+                worker = self.lane.workers[i]
+                if worker.running:
+                    pthread_join(worker.thread, NULL)
+                    worker.running = False
+            if self.replies_run:
                 pthread_join(self.lane.replies_thread, NULL)
+            if self.control_runs:
                 pthread_join(self.lane.control_thread, NULL)
         for fh in list(self.held):
             self.close_handle(fh)

@@ -16,6 +16,11 @@ from lvolfs._native.sync cimport (
     add64, load32, pthread_mutex_lock, pthread_mutex_unlock, sub32,
 )
 
+cdef extern from "<sys/prctl.h>" nogil:
+    int prctl(int option, unsigned long value, unsigned long, unsigned long, unsigned long)
+    enum:
+        PR_SET_IO_FLUSHER
+
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void *data, size_t size, int flags)
     ssize_t recv(int fd, void *data, size_t size, int flags)
@@ -192,6 +197,9 @@ cdef void *lane_worker_main(void *argument) noexcept nogil:
     cdef request_t request
     cdef call_t ended
     cdef ssize_t got
+    # The kernel must not wait for a file system that lies on one of our volumes when this
+    # thread needs memory. Only root may ask for that, and only root can have such a mount.
+    prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0)
     while not load32(&lane.stopping):
         request.block = worker.block
         request.fd = worker.fd
@@ -201,6 +209,7 @@ cdef void *lane_worker_main(void *argument) noexcept nogil:
                 continue
             break  # ENODEV: unmounted; ECONNABORTED: aborted
         if got < <ssize_t> sizeof(fuse_in_header) or request_head(&request).len != <uint32_t> got:
+            reply_status(worker.fd, request_head(&request).unique, -EIO, &worker.counters)
             continue
         _handle(worker, &request)
     if sub32(&lane.alive, 1) == 1:

@@ -70,7 +70,6 @@ class Session:
         self.store = store
         self.mountpoint = prepare_mountpoint(mountpoint)
         self._mounted = False
-        self._initialized = False
         self.lane = Lane(
             self.mountpoint,
             options.for_fuse(store.path, read_only=options.read_only or store.read_only),
@@ -79,21 +78,29 @@ class Session:
             page_cache=options.page_cache,
         )
         self._mounted = True
-        self.metrics = Metrics(store, self.lane)
-        status_files = StatusFiles(store, self.mountpoint, self.metrics.text)
-        self.tree = Tree(
-            store, self.lane, self.mountpoint, status_files, shared=options.allow_other
-        )
-        self._invalidator = Invalidator(self.lane, self.tree.index)
+        self._ending = contextlib.ExitStack()
         try:
-            store.events.append(self._invalidator.on_event)
-            self._invalidator.start()
-            pyfuse3.init(self.tree, self.lane.hand_over(), set())
-            self._initialized = True
-            self.lane.start()
+            self._begin(options)
         except BaseException:
             self.close()
             raise
+
+    def _begin(self, options: MountOptions) -> None:
+        """Whatever is begun here is ended in reverse order by close()."""
+        status_files = StatusFiles(self.store, self.mountpoint, Metrics(self.store, self.lane).text)
+        self.tree = Tree(
+            self.store, self.lane, self.mountpoint, status_files, shared=options.allow_other
+        )
+        invalidator = Invalidator(self.lane, self.tree.index)
+        invalidator.start()
+        self._ending.callback(invalidator.stop)
+        self._ending.callback(self.tree.close_all)
+        self._ending.callback(self.lane.stop)
+        pyfuse3.init(self.tree, self.lane.hand_over(), set())
+        self._ending.callback(pyfuse3.close, unmount=False)
+        self.store.events.append(invalidator.on_event)
+        self._ending.callback(self.store.events.remove, invalidator.on_event)
+        self.lane.start()
 
     async def run(self, on_ready: Callable[[], None] | None, tasks: Sequence[Task]) -> None:
         """Serves until the store is unmounted, or SIGINT or SIGTERM comes."""
@@ -143,18 +150,12 @@ class Session:
 
     def close(self) -> None:
         """Ends the lane; the mount is gone, or answers ENOTCONN from now on."""
-        if self._invalidator.on_event in self.store.events:
-            self.store.events.remove(self._invalidator.on_event)
         if self._mounted:
             with contextlib.suppress(OSError):
                 mounts.detach(self.mountpoint, lazy=True)
             self._mounted = False
-        if self._initialized:
-            pyfuse3.close(unmount=False)
-            self._initialized = False
+        self._ending.close()
         self.lane.stop()
-        self.tree.close_all()
-        self._invalidator.stop()
 
 
 def _sync_file_system(path: str) -> None:

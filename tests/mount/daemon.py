@@ -1,14 +1,18 @@
 """A daemon for tests: forked, since everything is imported here already."""
 
+import ctypes
 import faulthandler
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.mount.options import MountOptions
 from lvolfs.mount.session import serve_mount
+
+PR_SET_PDEATHSIG = 1
 
 
 def fork_daemon(
@@ -30,6 +34,8 @@ def fork_daemon(
             os.setgroups([])
             os.setgid(uid)
             os.setuid(uid)
+        # Killed tests leave no mount behind.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         _serve(str(store), str(mountpoint), MountOptions.parse(options), writer)
         status = 0
     except BaseException:
