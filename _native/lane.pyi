@@ -70,8 +70,6 @@ class Lane:
     def invalidate_inode(self, inode: int, offset: int = 0, length: int = 0) -> None:
         """Makes the kernel forget attributes and cached pages. May wait for requests that
         are under way: never call it from the thread that has to answer them."""
-    def invalidate_entry(self, parent: int, name: bytes) -> None:
-        """Makes the kernel forget a name; the same warning."""
     @property
     def open_handles(self) -> int: ...
     def counters(self) -> Counters: ...

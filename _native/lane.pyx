@@ -14,15 +14,14 @@ import socket
 from libc.errno cimport ECONNABORTED, EIO, EMFILE, ENODEV, ENOENT, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset
 from posix.unistd cimport close, usleep, write
 
 from lvolfs._native.cluster_map cimport blob_t
 from lvolfs._native.device cimport Device
 from lvolfs._native.engine cimport Blob
 from lvolfs._native.fuse_protocol cimport (
-    FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_INVAL_INODE, fuse_notify_inval_entry_out,
-    fuse_notify_inval_inode_out, fuse_out_header, lane_clone_device,
+    FUSE_NOTIFY_INVAL_INODE, fuse_notify_inval_inode_out, fuse_out_header, lane_clone_device,
 )
 from lvolfs._native.lane_requests cimport (
     HANDLE_MARK, MAX_HANDLES, OPCODES, block_new, counters_t, handle_t, is_native,
@@ -340,24 +339,6 @@ cdef class Lane:
         # ENOENT: the kernel does not know the inode; ENODEV, ECONNABORTED: unmounted.
         if error and error not in (-ENOENT, -ENODEV, -ECONNABORTED):
             raise OSError(-error, f"cannot invalidate inode {inode}: {os.strerror(-error)}")
-
-    def invalidate_entry(self, uint64_t parent, bytes name not None):
-        cdef char body[512]
-        cdef fuse_notify_inval_entry_out *entry = <fuse_notify_inval_entry_out *> body
-        cdef const char *text = name
-        cdef size_t length = len(name)
-        cdef int error
-        if length != strlen(text) or length > 255:
-            raise ValueError("a file name has at most 255 bytes and no NUL")
-        entry.parent = parent
-        entry.namelen = <uint32_t> length
-        entry.flags = 0
-        memcpy(body + sizeof(fuse_notify_inval_entry_out), text, length + 1)
-        with nogil:
-            error = self._notify(FUSE_NOTIFY_INVAL_ENTRY, body,
-                                 sizeof(fuse_notify_inval_entry_out) + length + 1)
-        if error and error not in (-ENOENT, -ENODEV, -ECONNABORTED):
-            raise OSError(-error, f"cannot invalidate {name!r}: {os.strerror(-error)}")
 
     @property
     def open_handles(self):
