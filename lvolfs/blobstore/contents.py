@@ -5,7 +5,7 @@ after a crash, all metadata pages are read and the blobs found by their first pa
 that cannot be trusted is kept with its `damage`; the others stay.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from lvolfs.blobstore.errors import FormatError
 from lvolfs.blobstore.masks import MaskKind, bits_set, parse_mask
 from lvolfs.blobstore.metadata_page import (
     Chain,
+    MetadataPage,
     follow_chain,
     parse_page,
     root_id,
@@ -114,10 +115,12 @@ def read_contents(
             problem = str(error)
     if superblock.clean and masks and not force_replay:
         blobs = _read_blobs(superblock, reader, _PageCache(reader), bits_set(masks[2]))
+        _check_parents(blobs)
         problem = next((f"{b.title}: {b.damage}" for b in blobs.values() if b.damage), None)
         if problem is None:
             return StoreContents(superblock, blobs, False, None, masks[0], masks[1])
-    blobs = _replay(superblock, reader, masks[2] if masks and superblock.clean else b"")
+    blobs = _replay(superblock, reader, masks[2] if masks else b"")
+    _check_parents(blobs)
     return StoreContents(
         superblock,
         blobs,
@@ -182,7 +185,6 @@ def _read_blobs(
     for index in wanted:
         chain = follow_chain(root_id(index), superblock.md_len, pages.fetch)
         blobs[chain.blob_id] = _read_blob(superblock, reader, chain)
-    _check_parents(blobs)
     return blobs
 
 
@@ -268,39 +270,74 @@ def _check_parents(blobs: dict[int, StoredBlob]) -> None:
 
 
 def _replay(
-    superblock: Superblock, reader: MetadataReader, expected: bytes
+    superblock: Superblock, reader: MetadataReader, blob_id_mask: bytes
 ) -> dict[int, StoredBlob]:
     """Finds blobs by reading every metadata page, as after a crash.
 
-    expected: the blob id mask of a store that was closed cleanly; a first page that it
-    names and that is neither readable nor empty is a damaged blob.
+    A first page that something else refers to, and that is neither right nor empty, is a
+    damaged blob.
     """
     valid = reader.scan_pages()
-    roots = []
-    named_by_mask = set(bits_set(expected))
-    claimed: set[int] = set()
-    for index, content in valid:
-        page = parse_page(content)
-        if page.sequence == 0 and page.blob_id == root_id(index):
-            roots.append(index)
-        elif page.blob_id >> 32 == 1 and root_index(page.blob_id) < superblock.md_len:
-            # part of another blob, if that still exists
-            claimed.add(root_index(page.blob_id))
+    pages = {index: parse_page(content) for index, content in valid}
+    roots = [index for index, page in pages.items() if _is_root(index, page.blob_id, page.sequence)]
     cache = _PageCache(reader, valid)
     cache.complete = True
     blobs = _read_blobs(superblock, reader, cache, roots)
-    for index in sorted((claimed | named_by_mask).difference(roots)):
-        content = reader.read_page(index)
-        # a deleted blob's first page is zeros, and a reused page has another id in it
-        torn = any(content) and (
-            parse_page(content).blob_id == root_id(index) or index in named_by_mask
-        )
-        if torn and cache.fetch(index) is None:
-            blobs[root_id(index)] = StoredBlob(
-                root_id(index), damage=f"its first metadata page, {index}, has a wrong checksum"
-            )
     for blob in blobs.values():
         if blob.frozen and blob.damage is None:
             blob.damage = "it has descriptors of unknown types, which may name clusters"
-    _check_parents(blobs)
+    for index in sorted(_referred_to(superblock, pages, blobs, blob_id_mask)):
+        if index in roots:
+            continue
+        content = reader.read_page(index)
+        page = parse_page(content)
+        # A deleted blob's first page is zeros, and a reused one has another id in it. Where the
+        # mask of a clean close names it, it is a first page, whatever has become of it.
+        named = superblock.clean and _bit(blob_id_mask, index)
+        if index not in pages and any(content) and (named or _is_root(index, page.blob_id, 0)):
+            blobs[root_id(index)] = _torn_blob(index, pages, blobs)
     return blobs
+
+
+def _is_root(index: int, blob_id: int, sequence: int) -> bool:
+    return blob_id == root_id(index) and sequence == 0
+
+
+def _bit(mask: bytes, index: int) -> bool:
+    return index // 8 < len(mask) and bool(mask[index // 8] >> index % 8 & 1)
+
+
+def _referred_to(
+    superblock: Superblock,
+    pages: Mapping[int, MetadataPage],
+    blobs: Mapping[int, StoredBlob],
+    blob_id_mask: bytes,
+) -> set[int]:
+    """First pages that other pages, clones or the mask name, whether they are there or not."""
+    ids = {page.blob_id for page in pages.values()}
+    ids.update(link for blob in blobs.values() if (link := blob.link("SNAP")) is not None)
+    indices = {root_index(blob_id) for blob_id in ids if blob_id >> 32 == 1}
+    indices.update(bits_set(blob_id_mask))
+    return {index for index in indices if index < superblock.md_len}
+
+
+def _torn_blob(
+    index: int,
+    pages: Mapping[int, MetadataPage],
+    blobs: Mapping[int, StoredBlob],
+) -> StoredBlob:
+    """A blob whose first page is lost, with what else carries its id and is nobody else's."""
+    blob = StoredBlob(
+        root_id(index), damage=f"its first metadata page, {index}, has a wrong checksum"
+    )
+    blob.chain = [index]
+    taken = {page for other in blobs.values() for page in [*other.chain, *other.extent_pages]}
+    for other, page in pages.items():
+        if page.blob_id != blob.id or other in taken:
+            continue
+        if page.is_extent_page:
+            blob.extent_pages.append(other)
+            blob.clusters += page.extent_clusters()
+        else:
+            blob.chain.append(other)
+    return blob

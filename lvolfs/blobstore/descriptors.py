@@ -8,7 +8,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
 from lvolfs.blobstore.errors import FormatError
 from lvolfs.blobstore.metadata_page import DESCRIPTORS_SIZE, Chain
@@ -37,7 +37,7 @@ class DescriptorType(IntEnum):
     CHECKSUM = 7
 
 
-class Invalid(IntFlag):
+class Invalid:
     """A reader that does not know one of these must not open the blob."""
 
     THIN = 1
@@ -47,14 +47,14 @@ class Invalid(IntFlag):
     KNOWN = 15
 
 
-class DataReadOnly(IntFlag):
+class DataReadOnly:
     """A reader that does not know one of these must not change data or metadata."""
 
     READ_ONLY = 1
     KNOWN = 1
 
 
-class MetadataReadOnly(IntFlag):
+class MetadataReadOnly:
     """A reader that does not know one of these must not change metadata."""
 
     CLEAR_METHOD = 3
@@ -65,7 +65,7 @@ class MetadataReadOnly(IntFlag):
 class BlobMetadata:
     """What a blob's chain says apart from where its clusters are."""
 
-    invalid: int = int(Invalid.EXTENT_TABLE)
+    invalid: int = Invalid.EXTENT_TABLE
     data_ro: int = 0
     md_ro: int = 0
     xattrs: dict[str, bytes] = field(default_factory=dict)
@@ -191,6 +191,9 @@ class _ChainParser:
 
     def finish(self) -> None:
         blob = self.blob
+        unknown = blob.metadata.invalid & ~Invalid.KNOWN
+        if unknown:
+            raise FormatError("its flags", f"{unknown:#x} are not known, and may not be ignored")
         subject = "its extent table" if self.seen_table else "its extents"
         if self.seen_table:
             wanted = -(-self.table_clusters // CLUSTERS_PER_EXTENT)
@@ -209,9 +212,6 @@ class _ChainParser:
             raise FormatError(subject, f"flags of {len(payload)} bytes")
         metadata = self.blob.metadata
         metadata.invalid, metadata.data_ro, metadata.md_ro = _FLAGS.unpack(payload)
-        unknown = metadata.invalid & ~Invalid.KNOWN
-        if unknown:
-            raise FormatError(subject, f"flags {unknown:#x} are not known, and may not be ignored")
 
     @staticmethod
     def _xattr(xattrs: dict[str, bytes], payload: bytes, subject: str) -> None:

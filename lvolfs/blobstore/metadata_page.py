@@ -27,6 +27,12 @@ class MetadataPage:
     def is_extent_page(self) -> bool:
         return self.descriptors[0] == EXTENT_PAGE_TYPE
 
+    def extent_clusters(self) -> bytes:
+        """The little-endian u32 of an extent page, as far as its length is possible."""
+        length = int.from_bytes(self.descriptors[1:5], "little") - 4
+        length = max(0, min(length, DESCRIPTORS_SIZE - 9)) // 4 * 4
+        return self.descriptors[9 : 9 + length]
+
 
 def parse_page(page: bytes) -> MetadataPage:
     """The fields of a page of 4096 bytes; its CRC has been checked by whoever read it."""

@@ -22,7 +22,8 @@ class Ownership:
 
 
 def find_owners(superblock: Superblock, blobs: Iterable[StoredBlob]) -> Ownership:
-    """Goes through all blobs, the ones with `damage` too, as far as they are known."""
+    """Goes through all blobs. What is known of damaged ones counts as used, but cannot make
+    a conflict: they are not going to be written to."""
     found = sorted(blobs, key=lambda blob: blob.id)
     by_id = {blob.id: blob for blob in found}
     total = superblock.total_clusters
@@ -32,6 +33,8 @@ def find_owners(superblock: Superblock, blobs: Iterable[StoredBlob]) -> Ownershi
     ownership = Ownership(b"", b"")
 
     def conflict(first: StoredBlob, second: StoredBlob, what: str) -> None:
+        if first.damage is not None or second.damage is not None:
+            return
         ownership.conflicts.setdefault(first.id, f"{what} is also used by {second.title}")
         ownership.conflicts.setdefault(second.id, f"{what} is also used by {first.title}")
 
@@ -44,6 +47,8 @@ def find_owners(superblock: Superblock, blobs: Iterable[StoredBlob]) -> Ownershi
             if not cluster or cluster >= total:
                 continue
             if cluster < superblock.metadata_clusters:
+                if blob.damage is not None:
+                    continue
                 ownership.conflicts.setdefault(
                     blob.id, f"cluster {cluster} of the store holds metadata, not data"
                 )

@@ -261,7 +261,10 @@ class Lvstore:
                 region = pack_mask(kind, bits, data[kind], slots * s.page_size)
                 self._device.pwrite(region, start * s.page_size)
         self._device.flush()
-        self.engine.write_superblock(replace(s, clean=True).pack())
+        # With a damaged blob the next open has to look at everything again; the masks are
+        # there to keep what they have as used from being handed out.
+        if not self._damaged_ids:
+            self.engine.write_superblock(replace(s, clean=True).pack())
 
     @property
     def closed(self) -> bool:
