@@ -376,10 +376,21 @@ class Tree(pyfuse3.Operations):
 
     # -- removing and renaming
 
-    async def _wait_until_released(self, lvol: Lvol) -> None:
-        with trio.move_on_after(_RELEASE_PATIENCE):
-            while lvol.open_count:
-                await self._released.wait()
+    async def patiently(self, function: Callable[_P, _R], *args: _P.args) -> _R:  # type: ignore[valid-type]
+        """Runs it in a thread; tries again when it is EBUSY and something is closed meanwhile:
+        the kernel tells us of a close(2) later than its caller goes on."""
+        deadline = trio.current_time() + _RELEASE_PATIENCE
+        while True:
+            released = self._released
+            try:
+                return await in_thread(function, *args)
+            except OSError as error:
+                if error.errno != errno.EBUSY or not self.open_lvols:
+                    raise
+                with trio.move_on_at(deadline) as scope:
+                    await released.wait()
+                if scope.cancelled_caught:
+                    raise
 
     @request
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -388,10 +399,7 @@ class Tree(pyfuse3.Operations):
         await self._delete(lvol)
 
     async def _delete(self, lvol: Lvol) -> None:
-        await self._wait_until_released(lvol)
-        if lvol.open_count:
-            raise OSError(errno.EBUSY, f"lvol '{lvol.name}' is open; close it first")
-        await in_thread(lvol.delete)
+        await self.patiently(lvol.delete)
         await in_thread(self.index.refresh)
 
     @request
@@ -470,7 +478,7 @@ class Tree(pyfuse3.Operations):
     ) -> None:
         self.check_owner(ctx.uid)
         lvol = self._xattr_lvol(inode, errno.ENOTSUP)
-        await in_thread(xattrs.write, lvol, name, value, self.mountpoint)
+        await self.patiently(xattrs.write, lvol, name, value, self.mountpoint)
 
     @request
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:

@@ -165,6 +165,14 @@ def test_a_destination_that_is_open_is_refused(tree: Mounted) -> None:
     wait_for(tree.snapshots / "s", "copy.state", "complete")
 
 
+def test_a_destination_is_free_as_soon_as_it_is_closed(tree: Mounted) -> None:
+    target = tree.volumes / "copy"
+    for _ in range(30):
+        target.write_bytes(pattern(6 * MIB))
+        put(tree.snapshots / "s", "copy.start", "copy 0")
+        wait_for(tree.snapshots / "s", "copy.state", "complete")
+
+
 MISTAKES = [
     ("volumes/v", "snapshot", "s", errno.EEXIST),
     ("volumes/v", "snapshot", "", errno.EINVAL),
