@@ -18,5 +18,8 @@ class NbdTarget:
     def close(self) -> None: ...
     def __enter__(self) -> NbdTarget: ...
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None: ...

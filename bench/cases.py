@@ -58,7 +58,7 @@ def delta_cases(scene: Scene) -> list[Case]:
         return float(job["bytes"] / job["seconds"] / 1e9)
 
     def xxhsum() -> float:
-        return scene.size / timed("xxhsum", "-H3", scene.plain) / 1e9
+        return scene.size / timed("xxhsum", "-H3", scene.plain_frozen) / 1e9
 
     target = scene.directory / "copy"
 
@@ -71,7 +71,7 @@ def delta_cases(scene: Scene) -> list[Case]:
 
     def cp() -> float:
         seconds = timed(
-            "sh", "-c", f"cp --reflink=never '{scene.plain}' '{target}' && sync '{target}'"
+            "sh", "-c", f"cp --reflink=never '{scene.plain_frozen}' '{target}' && sync '{target}'"
         )
         target.unlink()
         return scene.size / seconds / 1e9

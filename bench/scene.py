@@ -55,6 +55,11 @@ class Scene:
         """As large as the volume, fully written, on the file system that holds the store."""
         return self.directory / "plain"
 
+    @property
+    def plain_frozen(self) -> Path:
+        """The same beside the snapshot: never written to again, so as warm in the page cache."""
+        return self.directory / "plain-frozen"
+
 
 def fill(path: Path, size: int) -> None:
     with path.open("r+b" if path.exists() else "wb") as file:
@@ -81,6 +86,7 @@ def set_scene(size: int) -> Iterator[Scene]:
         lvolfs("volume", "create", scene.mountpoint, "bench", "--size", str(size))
         fill(scene.volume, size)
         fill(scene.plain, size)
+        fill(scene.plain_frozen, size)
         yield scene
     finally:
         if os.path.ismount(scene.mountpoint):
