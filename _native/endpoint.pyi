@@ -1,6 +1,6 @@
 from typing import TypeAlias
 
-from lvolfs._native.engine import Blob
+from lvolfs._native.blob import Blob
 from lvolfs._native.nbd import NbdTarget
 
 Bytes: TypeAlias = bytes | bytearray | memoryview

@@ -10,7 +10,7 @@ from posix.types cimport off_t
 
 from lvolfs._native.cluster_map cimport blob_size
 from lvolfs._native.device cimport device_is_hole
-from lvolfs._native.engine cimport Blob
+from lvolfs._native.blob cimport Blob
 from lvolfs._native.nbd cimport (
     NbdTarget, nbd_target_flush, nbd_target_read, nbd_target_write, nbd_target_zero,
 )

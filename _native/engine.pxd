@@ -1,10 +1,8 @@
 from libc.stdint cimport uint32_t
 
+from lvolfs._native.blob cimport Blob
 from lvolfs._native.cluster_map cimport blob_t, store_t
 from lvolfs._native.device cimport Device
-
-
-cdef class Blob
 
 
 cdef class Engine:
@@ -17,16 +15,3 @@ cdef class Engine:
     cdef _raise_for(self, int rc, str what)
     cdef _mark_pages_of(self, blob_t *blob, Blob shares_with, list marked)
     cdef uint32_t _mark_clusters_of(self, blob_t *blob, Blob shares_with) except? 0xFFFFFFFF
-
-
-cdef class Blob:
-    """Owns a reference to a blob_t; `raw` stays valid for as long as this object lives."""
-    cdef blob_t *raw
-    cdef readonly Engine engine
-    cdef Blob _parent
-    cdef Device _external      # keeps the external parent's device open
-    cdef object __weakref__
-
-    cdef _raise_for(self, int rc, str what)
-    cdef uint32_t _window(self, first, count) except? 0
-    cdef bint _has_extent_page(self, uint32_t page) noexcept

@@ -8,7 +8,7 @@ import os
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EEXIST, EINVAL, ENOMEM, ERANGE
+from libc.errno cimport EEXIST, ENOMEM, ERANGE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
@@ -24,23 +24,13 @@ from lvolfs._native.allocator cimport (
     allocator_release,
     allocator_t,
 )
-from lvolfs._native.blob_shape cimport (
-    shape_drop_shared,
-    shape_merge,
-    shape_release_all,
-    shape_resize,
-    shape_swap,
-)
+from lvolfs._native.blob cimport Blob, set_bytes
+from lvolfs._native.blob_shape cimport shape_release_all, shape_resize
 from lvolfs._native.cluster_map cimport (
     CLUSTERS_PER_EXTENT,
     blob_get,
     blob_new,
     blob_put,
-    blob_size,
-    map_forget_effective,
-    map_fragmap,
-    map_resolve,
-    map_seek,
 )
 from lvolfs._native.commit cimport (
     commit_blob,
@@ -58,20 +48,16 @@ from lvolfs._native.device cimport (
     device_next_data,
     device_pread,
     device_pwrite,
-    device_t,
 )
 from lvolfs._native cimport faults
 from lvolfs._native.metadata cimport MD_PAGE, extent_parse, page_crc_is_right
 from lvolfs._native.sync cimport (
     gate_close,
     gate_destroy,
-    gate_enter,
-    gate_exit,
     gate_init,
     gate_is_mine,
     gate_open,
     load32,
-    load64,
     pthread_cond_destroy,
     pthread_cond_init,
     pthread_mutex_destroy,
@@ -79,17 +65,6 @@ from lvolfs._native.sync cimport (
     pthread_mutex_lock,
     pthread_mutex_unlock,
     store32,
-)
-from lvolfs._native.volume_io cimport (
-    blob_allocate,
-    blob_fill,
-    blob_flush,
-    blob_read,
-    blob_read_own,
-    blob_unmap,
-    blob_unmap_cluster,
-    blob_write,
-    blob_write_zeroes,
 )
 
 import weakref
@@ -640,20 +615,6 @@ cdef bytes mask_of(allocator_t *a):
     return bits
 
 
-cdef int set_bytes(uint8_t **where, uint32_t *length, data) except -1:
-    cdef bytes source = bytes(data)
-    cdef uint8_t *copy = NULL
-    if source:
-        copy = <uint8_t *> malloc(len(source))
-        if copy == NULL:
-            raise MemoryError
-        memcpy(copy, PyBytes_AS_STRING(source), len(source))
-    free(where[0])
-    where[0] = copy
-    length[0] = len(source)
-    return 0
-
-
 cdef int set_chain(blob_t *blob, chain) except -1:
     cdef uint32_t i
     blob.chain = <uint32_t *> malloc(4 * (<uint64_t> len(chain) + 1))
@@ -663,303 +624,3 @@ cdef int set_chain(blob_t *blob, chain) except -1:
     for i in range(blob.chain_length):
         blob.chain[i] = chain[i]
     return 0
-
-
-cdef class Blob:
-    def __dealloc__(self):
-        if self.raw != NULL:
-            blob_put(self.raw)
-
-    cdef _raise_for(self, int rc, str what):
-        if rc:
-            raise OSError(-rc, f"{what}: {os.strerror(-rc)}")
-
-    cdef bint _has_extent_page(self, uint32_t page) noexcept:
-        cdef uint32_t i
-        for i in range(self.raw.num_extents):
-            if self.raw.extent_pages[i] == page:
-                return True
-        return False
-
-    # -- state
-
-    @property
-    def id(self):
-        return self.raw.id
-
-    @property
-    def num_clusters(self):
-        return self.raw.num_clusters
-
-    @property
-    def num_allocated_clusters(self):
-        return load32(&self.raw.owned)
-
-    @property
-    def size(self):
-        return blob_size(self.raw)
-
-    @property
-    def thin(self):
-        return bool(self.raw.thin)
-
-    @property
-    def read_only(self):
-        return bool(self.raw.read_only)
-
-    @property
-    def rle(self):
-        return bool(self.raw.rle)
-
-    @property
-    def failed(self):
-        return load32(&self.raw.failed)
-
-    @property
-    def parent(self):
-        return self._parent
-
-    @property
-    def external_parent(self):
-        return self._external
-
-    @property
-    def chain(self):
-        return [self.raw.chain[i] for i in range(self.raw.chain_length)]
-
-    @property
-    def extent_pages(self):
-        return [self.raw.extent_pages[i] for i in range(self.raw.num_extents)]
-
-    @property
-    def head(self):
-        return PyBytes_FromStringAndSize(<char *> self.raw.head, self.raw.head_length)
-
-    @property
-    def checksums(self):
-        return PyBytes_FromStringAndSize(<char *> self.raw.checksums, self.raw.checksums_length)
-
-    @property
-    def refs(self):
-        return load32(&self.raw.refs)
-
-    @property
-    def counters(self):
-        return {
-            "reads": load64(&self.raw.reads),
-            "writes": load64(&self.raw.writes),
-            "bytes_read": load64(&self.raw.bytes_read),
-            "bytes_written": load64(&self.raw.bytes_written),
-        }
-
-    # -- data
-
-    def pread(self, length, offset):
-        cdef uint64_t size = length, at = offset
-        cdef int rc
-        if at > blob_size(self.raw) or size > blob_size(self.raw) - at:
-            self._raise_for(-EINVAL, f"read of {size} bytes at {at}, past the end")
-        cdef bytes data = PyBytes_FromStringAndSize(NULL, size)
-        cdef char *buf = PyBytes_AS_STRING(data)
-        with nogil:
-            rc = blob_read(self.raw, buf, at, size)
-        self._raise_for(rc, f"read of {size} bytes at {at}")
-        return data
-
-    def readinto(self, uint8_t[::1] buffer not None, offset):
-        cdef uint64_t size = buffer.shape[0], at = offset
-        cdef int rc = 0
-        if size:
-            with nogil:
-                rc = blob_read(self.raw, &buffer[0], at, size)
-        self._raise_for(rc, f"read of {size} bytes at {at}")
-
-    def pwrite(self, const uint8_t[::1] data not None, offset):
-        cdef uint64_t size = data.shape[0], at = offset
-        cdef const uint8_t *source = &data[0] if size else NULL
-        cdef int rc
-        with nogil:
-            rc = blob_write(self.raw, source, at, size)
-        self._raise_for(rc, f"write of {size} bytes at {at}")
-
-    def unmap(self, offset, length):
-        cdef uint64_t at = offset, size = length
-        cdef int rc
-        with nogil:
-            rc = blob_unmap(self.raw, at, size)
-        self._raise_for(rc, f"unmap of {size} bytes at {at}")
-
-    def write_zeroes(self, offset, length):
-        cdef uint64_t at = offset, size = length
-        cdef int rc
-        with nogil:
-            rc = blob_write_zeroes(self.raw, at, size)
-        self._raise_for(rc, f"zeroing of {size} bytes at {at}")
-
-    def allocate(self, offset, length):
-        cdef uint64_t at = offset, size = length
-        cdef int rc
-        with nogil:
-            rc = blob_allocate(self.raw, at, size)
-        self._raise_for(rc, f"allocation of {size} bytes at {at}")
-
-    def unmap_cluster(self, uint32_t index):
-        cdef int rc
-        with nogil:
-            rc = blob_unmap_cluster(self.raw, index)
-        self._raise_for(rc, f"unmap of cluster {index}")
-
-    def read_own_cluster(self, uint32_t index):
-        cdef bytes data = PyBytes_FromStringAndSize(NULL, self.raw.store.cluster_size)
-        cdef char *buf = PyBytes_AS_STRING(data)
-        cdef int rc
-        with nogil:
-            rc = blob_read_own(self.raw, index, buf)
-        self._raise_for(rc, f"read of own cluster {index}")
-        return data
-
-    def flush(self):
-        cdef int rc
-        with nogil:
-            rc = blob_flush(self.raw)
-        self._raise_for(rc, "flush")
-
-    def seek_data(self, offset):
-        return self._seek(offset, True)
-
-    def seek_hole(self, offset):
-        return self._seek(offset, False)
-
-    def _seek(self, offset, bint data):
-        cdef uint64_t at = offset
-        cdef long found
-        with nogil:
-            found = map_seek(self.raw, at, data)
-        if found < 0:
-            self._raise_for(<int> found, f"seek to {'data' if data else 'a hole'} from {at}")
-        return found
-
-    cdef uint32_t _window(self, first, count) except? 0:
-        cdef uint64_t end
-        if count is None:
-            count = max(0, self.raw.num_clusters - first)
-        end = <uint64_t> first + <uint64_t> count
-        if end > self.raw.num_clusters:
-            raise OSError(
-                errno.ERANGE,
-                f"clusters {first} to {end - 1} reach past the end ({self.raw.num_clusters})",
-            )
-        return count
-
-    def fragmap(self, uint32_t first=0, count=None):
-        cdef uint32_t n = self._window(first, count)
-        cdef bytearray bits = bytearray((n + 7) // 8)
-        cdef uint8_t *out = <uint8_t *> PyByteArray_AS_STRING(bits)
-        with nogil:
-            map_fragmap(self.raw, first, n, out)
-        return bytes(bits)
-
-    def clusters(self):
-        cdef store_t *store = self.engine._open()
-        cdef uint32_t shard
-        with nogil:
-            shard = gate_enter(&store.gate)
-        try:
-            return PyBytes_FromStringAndSize(
-                <char *> self.raw.clusters, 4 * <uint64_t> self.raw.num_clusters
-            )
-        finally:
-            gate_exit(&store.gate, shard)
-
-    def resolve(self, uint32_t first=0, count=None):
-        cdef store_t *store = self.engine._open()
-        cdef uint32_t n = self._window(first, count)
-        cdef bytearray found = bytearray(<uint64_t> n * 4)
-        cdef uint32_t *out = <uint32_t *> PyByteArray_AS_STRING(found)
-        cdef device_t *external = NULL
-        cdef uint32_t shard, i
-        with nogil:
-            shard = gate_enter(&store.gate)
-            for i in range(n):
-                if first + i < self.raw.num_clusters:
-                    out[i] = map_resolve(self.raw, first + i, &external)
-            gate_exit(&store.gate, shard)
-        return bytes(found)
-
-    def fill_from_ancestors(self, uint32_t first, uint32_t count, *, uint32_t depth, bint zeros):
-        cdef uint32_t c, filled = 0
-        cdef bint did
-        cdef int rc = 0
-        self._window(first, count)
-        with nogil:
-            for c in range(first, first + count):
-                rc = blob_fill(self.raw, c, depth, zeros, &did)
-                if rc:
-                    break
-                filled += did
-        self._raise_for(rc, f"copying clusters {first} to {first + count - 1} from the parent")
-        return filled
-
-    # -- shape
-
-    def set_head(self, head):
-        self.engine._require_exclusive()
-        set_bytes(&self.raw.head, &self.raw.head_length, head)
-
-    def set_checksums(self, records):
-        self.engine._require_exclusive()
-        if len(records) % 12:
-            raise ValueError("checksum records have 12 bytes each")
-        set_bytes(&self.raw.checksums, &self.raw.checksums_length, records)
-
-    def set_thin(self, bint thin):
-        self.engine._require_exclusive()
-        self.raw.thin = thin
-
-    def set_read_only(self, bint read_only):
-        self.engine._require_exclusive()
-        self.raw.read_only = read_only
-
-    def set_parent(self, Blob parent):
-        """Also drops an external parent."""
-        self.engine._require_exclusive()
-        if parent is not None and parent.engine is not self.engine:
-            raise ValueError("the parent is in another store")
-        self._parent = parent
-        self.raw.parent = NULL if parent is None else parent.raw
-        self.raw.external = NULL
-        self.raw.has_external = False
-        self._external = None
-        map_forget_effective(self.raw.store)
-
-    def set_external_parent(self, Device device, *, bint missing=False):
-        """Also drops a parent in the store."""
-        self.engine._require_exclusive()
-        self._parent = None
-        self.raw.parent = NULL
-        self._external = device
-        self.raw.external = NULL if device is None else &device.dev
-        self.raw.has_external = device is not None or missing
-        map_forget_effective(self.raw.store)
-
-    def resize(self, uint32_t num_clusters):
-        self.engine._require_exclusive()
-        cdef int rc
-        with nogil:
-            rc = shape_resize(self.raw, num_clusters)
-        self._raise_for(rc, f"resize to {num_clusters} clusters")
-
-    def swap_maps(self, Blob other not None):
-        self.engine._require_exclusive()
-        self._raise_for(shape_swap(self.raw, other.raw), "exchange of cluster maps")
-
-    def merge_from(self, Blob parent not None):
-        self.engine._require_exclusive()
-        cdef int rc
-        with nogil:
-            rc = shape_merge(self.raw, parent.raw)
-        self._raise_for(rc, "merge of the parent's clusters")
-
-    def drop_shared_with(self, Blob child not None):
-        self.engine._require_exclusive()
-        shape_drop_shared(self.raw, child.raw)

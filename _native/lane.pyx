@@ -19,7 +19,7 @@ from posix.unistd cimport close, usleep, write
 
 from lvolfs._native.cluster_map cimport blob_t
 from lvolfs._native.device cimport Device
-from lvolfs._native.engine cimport Blob
+from lvolfs._native.blob cimport Blob
 from lvolfs._native.fuse_protocol cimport (
     FUSE_NOTIFY_INVAL_INODE, fuse_notify_inval_inode_out, fuse_out_header, lane_clone_device,
 )

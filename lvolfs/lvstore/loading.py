@@ -6,8 +6,9 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from lvolfs._native.blob import Blob
 from lvolfs._native.device import Device
-from lvolfs._native.engine import Blob, Engine
+from lvolfs._native.engine import Engine
 from lvolfs.blobstore.check import open_engine
 from lvolfs.blobstore.contents import StoreContents, StoredBlob, read_contents
 from lvolfs.blobstore.descriptors import DataReadOnly, MetadataReadOnly

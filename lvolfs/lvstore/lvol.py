@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from lvolfs._native.blob import Blob
 from lvolfs._native.device import Device
-from lvolfs._native.engine import Blob
 from lvolfs.blobstore.descriptors import BlobMetadata, DataReadOnly
 from lvolfs.lvstore import lvol_xattrs, parents, resizing, snapshots
 from lvolfs.lvstore.external import external_id_of
@@ -16,7 +16,7 @@ from lvolfs.lvstore.holds import Claim, Holds, OpenToken
 from lvolfs.lvstore.names import renamed_field, text_field
 
 if TYPE_CHECKING:
-    from lvolfs._native.engine import Bytes
+    from lvolfs._native.blob import Bytes
     from lvolfs.delta.jobs import Job
     from lvolfs.lvstore.store import Lvstore
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
+from lvolfs._native.blob import Blob
 from lvolfs._native.device import Device
-from lvolfs._native.engine import Blob, Engine
+from lvolfs._native.engine import Engine
 from lvolfs.blobstore.contents import StoredBlob
 from lvolfs.blobstore.descriptors import BlobMetadata, Invalid
 from lvolfs.blobstore.errors import FormatError

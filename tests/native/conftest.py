@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lvolfs._native.blob import Blob
 from lvolfs._native.device import Device
-from lvolfs._native.engine import Blob, Engine
+from lvolfs._native.engine import Engine
 
 CLUSTER = 64 * 1024
 MD_START = 4

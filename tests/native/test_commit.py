@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from lvolfs._native.engine import Blob, Engine
+from lvolfs._native.blob import Blob
+from lvolfs._native.engine import Engine
 
 from .conftest import CLUSTER, HEAD, MD_START, MakeEngine, take_snapshot, thin_blob
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lvolfs._native.engine import Blob, Engine
+from lvolfs._native.blob import Blob
+from lvolfs._native.engine import Engine
 
 from .conftest import CLUSTER, HEAD, MakeEngine, take_snapshot, thin_blob
 
