@@ -1,7 +1,7 @@
 from typing import TypedDict
 
-from lvolfs._native.device import Device
 from lvolfs._native.blob import Blob
+from lvolfs._native.device import Device
 
 CALL: str
 """struct format of a call to Python: id, kind, cmd, inode, fh, size, uid, gid, pid, flags,
