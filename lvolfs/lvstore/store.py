@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -167,12 +167,16 @@ class Lvstore:
         for stored in contents.damaged:
             log.warning("store %r: %s: %s", self.path, stored.title, stored.damage)
             self.damaged.append(DamagedBlob(stored.id, stored.name, stored.damage or ""))
+        super_blob = self._superblock.super_blob
+        if super_blob in loaded.blobs:
+            self._blob = loaded.blobs[super_blob]
+            self._metadata = contents.blobs[super_blob].metadata
+        names: set[str] = set()
         for blob_id, blob in loaded.blobs.items():
-            stored = contents.blobs[blob_id]
-            if blob_id == self._superblock.super_blob:
-                self._blob, self._metadata = blob, stored.metadata
-            else:
-                self._lvols[blob_id] = self._lvol_from_disk(blob, stored)
+            if blob_id != super_blob:
+                lvol = self._lvol_from_disk(blob, contents.blobs[blob_id], names)
+                names.add(lvol.name)
+                self._lvols[blob_id] = lvol
         with self.engine.exclusive():
             for blob_id, lvol in self._lvols.items():
                 parent_id = contents.blobs[blob_id].link("SNAP")
@@ -185,11 +189,11 @@ class Lvstore:
         if not self.read_only:
             self.engine.start_flusher(FLUSH_INTERVAL)
 
-    def _lvol_from_disk(self, blob: Blob, stored: StoredBlob) -> Lvol:
+    def _lvol_from_disk(self, blob: Blob, stored: StoredBlob, names: Container[str]) -> Lvol:
         """Names that cannot be shown, or are taken, give way to the uuid."""
         lvol_uuid = uuid_field(stored.metadata) or f"{self.uuid}_{blob.id}"
         name = stored.name or ""
-        if not fits_a_file_name(name) or any(other.name == name for other in self._lvols.values()):
+        if not fits_a_file_name(name) or name in names:
             log.warning("store %r: name %r is shown as %r", self.path, name, lvol_uuid)
             name = lvol_uuid
         return Lvol(self, blob, stored.metadata, name, lvol_uuid, frozen=is_frozen(stored))
