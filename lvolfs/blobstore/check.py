@@ -87,7 +87,7 @@ def _interrupted(contents: StoreContents) -> list[Finding]:
         Finding(
             "warning",
             case.snapshot.title,
-            f"its {'deletion' if case.deletion else 'creation'} was interrupted; "
+            f"its {case.operation} was interrupted; "
             f"opening the store for writing will {'keep' if case.keep else 'remove'} it",
         )
         for case in find_interrupted(contents)

@@ -23,6 +23,10 @@ class Interrupted:
     keep: bool
     deletion: bool
 
+    @property
+    def operation(self) -> str:
+        return "deletion" if self.deletion else "creation"
+
 
 def find_interrupted(contents: StoreContents) -> list[Interrupted]:
     """All of them, undamaged ones. One whose other blob is missing or damaged is left alone:

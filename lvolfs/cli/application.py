@@ -6,7 +6,7 @@ import typer
 
 from lvolfs import __version__
 from lvolfs.cli import (
-    check_commands,
+    check_command,
     checksum_commands,
     copy_commands,
     job_commands,
@@ -15,6 +15,7 @@ from lvolfs.cli import (
     opening,
     output,
     rebuild_command,
+    scrub_command,
     store_commands,
     volume_commands,
 )
@@ -90,6 +91,6 @@ app.command("diff")(copy_commands.diff)
 app.command("copy")(copy_commands.copy)
 app.command("jobs")(job_commands.jobs)
 app.command("rebuild")(rebuild_command.rebuild)
-app.command("check")(check_commands.check)
-app.command("scrub")(check_commands.scrub)
+app.command("check")(check_command.check)
+app.command("scrub")(scrub_command.scrub)
 app.command("map")(map_command.show_map)

@@ -86,6 +86,8 @@ class Lvstore:
         self.jobs: Any = None
         self.damaged: list[DamagedBlob] = []
         self.replayed = loaded.contents.replayed
+        # (object, text): what opening for writing put right
+        self.repairs: list[tuple[str, str]] = []
         self.externals = ExternalSnapshots(external_snapshots)
         self._device = device
         self._superblock = superblock
@@ -205,13 +207,20 @@ class Lvstore:
             if lvol.parent is not None:
                 lvol.blob.drop_shared_with(lvol.parent.blob)
                 self.engine.persist(lvol.blob)
+                self._repaired(f"lvol {lvol.name!r}", "parted from clusters of its parent")
         for case in loaded.interrupted:
             if case.keep and case.snapshot.id in loaded.blobs:
                 self.engine.persist(loaded.blobs[case.snapshot.id])
-                log.info("store %r: kept %s", self.path, case.snapshot.title)
+                self._repaired(case.snapshot.title, f"kept; its {case.operation} was interrupted")
+        removed = {case.snapshot.id: case for case in loaded.interrupted if not case.keep}
         for blob in loaded.removals:
+            case = removed[blob.id]
             self.engine.destroy(blob)
-            log.info("store %r: removed interrupted blob %#x", self.path, blob.id)
+            self._repaired(case.snapshot.title, f"removed; its {case.operation} was interrupted")
+
+    def _repaired(self, subject: str, text: str) -> None:
+        self.repairs.append((subject, text))
+        log.info("store %r: %s: %s", self.path, subject, text)
 
     def close(self) -> None:
         """Flushes, writes the masks and marks the store clean. Raises OSError if that fails;

@@ -6,6 +6,7 @@ from lvolfs.rpc import (
     job_methods,
     lvol_methods,
     lvstore_methods,
+    repair_methods,
     replica_methods,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "job_methods",
     "lvol_methods",
     "lvstore_methods",
+    "repair_methods",
     "replica_methods",
 ]

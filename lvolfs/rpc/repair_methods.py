@@ -1,0 +1,43 @@
+"""What a scrub found, put right from another copy."""
+
+import errno
+import os
+import stat
+from typing import Any
+
+from lvolfs._native.endpoint import Endpoint
+from lvolfs.delta.repair import repair
+from lvolfs.rpc import documents
+from lvolfs.rpc.checksum_methods import ClusterRuns, cluster_ranges
+from lvolfs.rpc.table import own_method
+from lvolfs.rpc.target import Target
+
+
+@own_method("lvolfs_repair_clusters", takes_long=True)
+def repair_clusters(
+    target: Target, *, name: str, clusters: ClusterRuns, source: str
+) -> dict[str, Any]:
+    """Writes clusters of a snapshot from the regular file `source`, which has just them, one
+    after the other. What has another checksum than the registered one is refused."""
+    lvol = target.find_lvol(name)
+    wanted = [cluster for run in cluster_ranges(clusters) or [] for cluster in run]
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, f"{source} is not a regular file")
+        size = len(wanted) * lvol.store.cluster_size
+        if status.st_size != size:
+            raise OSError(errno.EINVAL, f"{source} has {status.st_size} bytes instead of {size}")
+        endpoint = Endpoint.of_file(descriptor, size, source)
+    finally:
+        os.close(descriptor)
+    try:
+        report = repair(lvol, wanted, endpoint)
+    finally:
+        endpoint.close()
+    return {
+        "name": lvol.name,
+        "repaired": documents.join_clusters(report.repaired),
+        "refused": documents.join_clusters(report.refused),
+    }
