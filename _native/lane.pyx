@@ -305,7 +305,8 @@ cdef class Lane:
             return
         with nogil:
             store64(&handle.fh, 0)
-            while load32(&handle.inside):
+            # A full barrier, as whoever enters has one between its own count and its look at fh.
+            while add32(&handle.inside, 0):
                 usleep(50)
         if handle.blob != NULL:
             sub32(&handle.blob.refs, 1)

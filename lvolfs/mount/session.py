@@ -30,10 +30,11 @@ Task = Callable[..., Awaitable[Any]]
 """An async function that runs as long as the mount and calls task_status.started()."""
 
 
-def prepare_mountpoint(mountpoint: str) -> str:
+def prepare_mountpoint(mountpoint: str, *, allow_other: bool = False) -> str:
     """The absolute path of an empty mount point; a stale mount of ours is taken away.
 
-    Raises OSError: ENOENT, ENOTDIR, EBUSY when something is mounted there.
+    Raises OSError: ENOENT, ENOTDIR, EBUSY when something is mounted there, EACCES or EPERM
+    for what an ordinary user may not do, which fusermount3 would refuse in its own words.
     """
     where = mounts.absolute(mountpoint)
     if mounts.replace_stale(where):
@@ -60,7 +61,27 @@ def prepare_mountpoint(mountpoint: str) -> str:
             errno.EACCES,
             f"uid {os.getuid()} may not open /dev/fuse; let root run: chmod 666 /dev/fuse",
         )
+    if os.geteuid() != 0:
+        if not os.access(where, os.W_OK):
+            raise OSError(
+                errno.EACCES,
+                f"uid {os.getuid()} may not write to mount point '{mountpoint}'; "
+                "mount on a directory of yours",
+            )
+        if allow_other and not _users_may_allow_other():
+            raise OSError(
+                errno.EPERM,
+                "the option allow_other is root's, unless /etc/fuse.conf says user_allow_other",
+            )
     return where
+
+
+def _users_may_allow_other() -> bool:
+    try:
+        lines = Path("/etc/fuse.conf").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)
 
 
 class Session:
@@ -68,7 +89,7 @@ class Session:
 
     def __init__(self, store: Lvstore, mountpoint: str, options: MountOptions) -> None:
         self.store = store
-        self.mountpoint = prepare_mountpoint(mountpoint)
+        self.mountpoint = prepare_mountpoint(mountpoint, allow_other=options.allow_other)
         self._mounted = False
         self.lane = Lane(
             self.mountpoint,

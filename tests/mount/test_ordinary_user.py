@@ -189,24 +189,36 @@ def test_what_changes_a_store_is_for_its_owner(shared: Mounted) -> None:
     assert os.getxattr(shared.snapshots / "s", "user.lvolfs.children") == b"v"
 
 
-def test_without_access_to_dev_fuse_it_says_so(tmp_path: Path) -> None:
+def _refusal(prepare: str) -> str:
+    """What nobody hears from prepare_mountpoint."""
+    child = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os\n"
+            "from lvolfs.mount.session import prepare_mountpoint\n"
+            f"os.setuid({NOBODY})\n"
+            f"try:\n    {prepare}\n"
+            "except OSError as error:\n    print(error.strerror)\n",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return child.stdout
+
+
+def test_without_access_to_dev_fuse_it_says_so() -> None:
     before = Path("/dev/fuse").stat().st_mode & 0o777
     Path("/dev/fuse").chmod(0o600)
     try:
-        child = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import os, sys\n"
-                "from lvolfs.mount.session import prepare_mountpoint\n"
-                "os.setuid(65534)\n"
-                "try:\n    prepare_mountpoint('/')\n"
-                "except OSError as error:\n    print(error.strerror)\n",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        assert "may not open /dev/fuse" in _refusal("prepare_mountpoint('/')")
     finally:
         Path("/dev/fuse").chmod(before)
-    assert "may not open /dev/fuse" in child.stdout, child.stderr
+
+
+def test_what_fusermount3_would_refuse(fuse_for_all: None) -> None:
+    assert "may not write to mount point '/usr'" in _refusal("prepare_mountpoint('/usr')")
+    if "\nuser_allow_other" not in Path("/etc/fuse.conf").read_text():
+        text = _refusal("prepare_mountpoint('/tmp', allow_other=True)")
+        assert "unless /etc/fuse.conf says user_allow_other" in text
