@@ -117,6 +117,10 @@ def snapshot(
 ) -> str:
     lvol = target.find_lvol(lvol_name)
     values = {name: value.encode() for name, value in (xattrs or {}).items()}
+    if lvol.is_read_only:  # EINVAL, where Lvol.snapshot says EPERM
+        raise OSError(
+            errno.EINVAL, f"lvol {lvol.name!r} is read-only and needs no snapshot; clone it"
+        )
     return lvol.snapshot(snapshot_name, xattrs=values).uuid
 
 
