@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lvolfs.blobstore.cluster_runs import allocated_parts
 from lvolfs.blobstore.descriptors import BlobMetadata, Invalid, decode_name, parse_blob
 from lvolfs.blobstore.errors import FormatError
 from lvolfs.blobstore.masks import MaskKind, bits_set, parse_mask
@@ -212,7 +213,7 @@ def _read_blob(superblock: Superblock, reader: MetadataReader, chain: Chain) -> 
         problems += [f"extent page {blob.extent_pages[entry]}: {why}" for entry, why in bad]
     else:
         blob.clusters = bytearray(parsed.clusters.tobytes())
-        blob.clusters += bytes(4 * (parsed.num_clusters - len(parsed.clusters)))
+        blob.clusters += bytes(4 * max(0, parsed.num_clusters - len(parsed.clusters)))
     problems += _check_clusters(superblock, blob)
     for name in ("SNAP", "SNAPTMP", "SNAPRM"):
         value = metadata.internal.get(name)
@@ -224,12 +225,13 @@ def _read_blob(superblock: Superblock, reader: MetadataReader, chain: Chain) -> 
 
 
 def _check_clusters(superblock: Superblock, blob: StoredBlob) -> list[str]:
-    clusters = blob.cluster_map
-    if not len(clusters):
-        return []
-    if max(clusters) >= superblock.total_clusters:
-        return [f"cluster number {max(clusters)} is past the end of the store"]
-    if not blob.thin and blob.damage is None and 0 in clusters:
+    highest = count = 0
+    for _, part in allocated_parts(blob.clusters):
+        highest = max(highest, *part)
+        count += sum(map(bool, part))
+    if highest >= superblock.total_clusters:
+        return [f"cluster number {highest} is past the end of the store"]
+    if not blob.thin and blob.damage is None and count < blob.num_clusters:
         return ["it is not thin, but has clusters that are not allocated"]
     return []
 

@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from lvolfs.blobstore.cluster_runs import allocated
 from lvolfs.blobstore.contents import StoredBlob
 from lvolfs.blobstore.masks import bits_of
 from lvolfs.blobstore.superblock import Superblock
@@ -43,8 +44,8 @@ def find_owners(superblock: Superblock, blobs: Iterable[StoredBlob]) -> Ownershi
             other = page_owner.setdefault(page, blob)
             if other is not blob or (page in blob.chain and page in blob.extent_pages):
                 conflict(other, blob, f"metadata page {page}")
-        for index, cluster in enumerate(blob.cluster_map):
-            if not cluster or cluster >= total:
+        for index, cluster in allocated(blob.clusters):
+            if cluster >= total:
                 continue
             if cluster < superblock.metadata_clusters:
                 if blob.damage is not None:

@@ -10,6 +10,7 @@ from lvolfs._native.blob import Blob
 from lvolfs._native.device import Device
 from lvolfs._native.engine import Engine
 from lvolfs.blobstore.check import open_engine
+from lvolfs.blobstore.cluster_runs import allocated
 from lvolfs.blobstore.contents import StoreContents, StoredBlob, read_contents
 from lvolfs.blobstore.descriptors import DataReadOnly, MetadataReadOnly
 from lvolfs.blobstore.interrupted import Interrupted, find_interrupted, repair_in_memory
@@ -154,7 +155,9 @@ def _reserve_for_damaged(engine: Engine, contents: StoreContents) -> None:
     superblock = contents.superblock
     for stored in damaged:
         engine.mark_pages([*stored.chain, *filter(None, stored.extent_pages)])
-        engine.mark_clusters(c for c in stored.cluster_map if 0 < c < superblock.total_clusters)
+        engine.mark_clusters(
+            c for _, c in allocated(stored.clusters) if c < superblock.total_clusters
+        )
     engine.mark_pages(bits_set(contents.masked_pages))
     engine.mark_clusters(bits_set(contents.masked_clusters))
 

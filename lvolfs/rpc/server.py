@@ -33,7 +33,13 @@ _LONG_THREADS = 4096
 
 
 def _encode(reply: dict[str, Any]) -> bytes:
-    return json.dumps(reply, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    try:
+        text = json.dumps(reply, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # A lone surrogate, from the client's own id or a name that is not UTF-8: JSON can
+        # say it with an escape, UTF-8 cannot.
+        text = json.dumps(reply, separators=(",", ":")).encode()
+    return text + b"\n"
 
 
 def _check_peer(stream: trio.SocketStream) -> None:

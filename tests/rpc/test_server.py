@@ -83,7 +83,7 @@ async def in_thread(path: str, steps: Any) -> Any:
     return await trio.to_thread.run_sync(run)
 
 
-@pytest.mark.parametrize("request_id", ["s", 7, 1.5, 2**53])
+@pytest.mark.parametrize("request_id", ["s", 7, 1.5, 2**53, "\ud800"])
 async def test_reply_echoes_the_id(path: str, request_id: Any) -> None:
     request = {"jsonrpc": "2.0", "id": request_id, "method": "echo", "params": {"text": "a"}}
     reply = await in_thread(path, lambda peer: peer.ask(request))

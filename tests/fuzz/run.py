@@ -1,0 +1,166 @@
+"""Runs one fuzz target: python -m tests.fuzz.run TARGET [--seconds N] [FILES...]
+
+With FILES (or folders of them) only those inputs are tried. Otherwise new ones are made until
+the time is over: coverage-guided by atheris if it is installed and wanted, else by mutating the
+corpus at random. The input under way is kept in --artifacts, so that one that kills the process
+is there afterwards. Exit status 0: nothing found.
+"""
+
+import argparse
+import faulthandler
+import random
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Protocol
+
+CORPUS = Path(__file__).parent / "corpus"
+LONGEST_INPUT = 400
+# An lvol may have 2^28 clusters, whatever the size of its store: 1 GiB of map, held twice.
+CASE_SECONDS = 30
+CASE_MEMORY = 3 << 30
+TARGETS = ("opening", "requests", "wire")
+
+
+class Target(Protocol):
+    def run(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+def make_target(name: str, folder: Path) -> Target:
+    if name == "opening":
+        from tests.fuzz.opening import Opening
+
+        return Opening(folder)
+    if name == "requests":
+        from tests.fuzz.requests import Requests
+
+        return Requests(folder)
+    from tests.fuzz.wire import Wire
+
+    return Wire(folder)
+
+
+def resident() -> int:
+    """Bytes of memory in use, at their highest so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Fuzzer:
+    """Counts executions, limits each in time and memory, and keeps its input."""
+
+    def __init__(self, target: Target, artifacts: Path, name: str) -> None:
+        self._target = target
+        self._current = artifacts / f"{name}-under-way"
+        self._base = 0
+        self.executions = 0
+
+    def one(self, data: bytes) -> None:
+        self._current.write_bytes(data)
+        if self.executions == 20:
+            # Everything is imported and warm: from here on memory counts.
+            self._base = resident()
+        faulthandler.dump_traceback_later(CASE_SECONDS, exit=True)
+        try:
+            self._target.run(data)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        self.executions += 1
+        if self._base and resident() > self._base + CASE_MEMORY:
+            raise AssertionError(f"{resident() - self._base >> 20} MiB more than at the start")
+
+    def finished(self) -> None:
+        self._current.unlink()
+
+
+def mutate(chance: random.Random, corpus: list[bytes]) -> bytes:
+    """A new input: random bytes, or a few changes to one that is there."""
+    if not corpus or chance.random() < 0.4:
+        return chance.randbytes(chance.randrange(1, LONGEST_INPUT))
+    data = bytearray(chance.choice(corpus))
+    for _ in range(chance.randrange(1, 8)):
+        kind = chance.randrange(4)
+        place = chance.randrange(len(data) + 1)
+        if kind == 0 and place < len(data):
+            data[place] = chance.randrange(256)
+        elif kind == 1:
+            data[place:place] = chance.randbytes(chance.randrange(1, 9))
+        elif kind == 2:
+            del data[place : place + chance.randrange(1, 9)]
+        else:
+            data[place:] = chance.choice(corpus)[place:]
+    return bytes(data[:LONGEST_INPUT])
+
+
+def run_plain(fuzzer: Fuzzer, corpus: list[bytes], seconds: float, seed: int) -> None:
+    chance = random.Random(seed)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        fuzzer.one(mutate(chance, corpus))
+
+
+def run_guided(fuzzer: Fuzzer, folder: Path, seconds: float, seed: int, artifacts: Path) -> None:
+    """Ends the process: libFuzzer does that."""
+    import atheris
+
+    arguments = [
+        sys.argv[0],
+        f"-max_total_time={max(1, int(seconds))}",
+        f"-seed={seed}",
+        f"-max_len={LONGEST_INPUT}",
+        f"-artifact_prefix={artifacts}/",
+        f"-timeout={CASE_SECONDS}",
+        "-rss_limit_mb=2048",
+        str(artifacts),
+    ]
+    if folder.is_dir():
+        arguments.append(str(folder))
+    atheris.Setup(arguments, fuzzer.one)
+    atheris.Fuzz()
+
+
+def inputs(paths: list[Path]) -> list[Path]:
+    found = []
+    for path in paths:
+        found += sorted(path.iterdir()) if path.is_dir() else [path]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--engine", choices=("plain", "atheris"), default="plain")
+    parser.add_argument("--artifacts", type=Path, default=Path(tempfile.gettempdir()))
+    options = parser.parse_intermixed_args()
+    options.artifacts.mkdir(parents=True, exist_ok=True)
+    if options.engine == "atheris":
+        import atheris
+
+        atheris.instrument_imports(include=["lvolfs"]).__enter__()
+    parent = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="lvolfs-fuzz-", dir=parent) as folder:
+        target = make_target(options.target, Path(folder))
+        fuzzer = Fuzzer(target, options.artifacts, options.target)
+        print(f"{options.target}: seed {options.seed}, {options.engine}", flush=True)
+        corpus = CORPUS / options.target
+        if options.files:
+            for path in inputs(options.files):
+                print(f"trying {path}", flush=True)
+                fuzzer.one(path.read_bytes())
+        elif options.engine == "atheris":
+            run_guided(fuzzer, corpus, options.seconds, options.seed, options.artifacts)
+        else:
+            known = [path.read_bytes() for path in inputs([corpus] if corpus.is_dir() else [])]
+            run_plain(fuzzer, known, options.seconds, options.seed)
+        fuzzer.finished()
+        target.close()
+        print(f"{options.target}: {fuzzer.executions} executions, nothing found", flush=True)
+
+
+if __name__ == "__main__":
+    main()
