@@ -16,6 +16,7 @@ from lvolfs.cli import (
     output,
     rebuild_command,
     scrub_command,
+    serve_command,
     store_commands,
     volume_commands,
 )
@@ -81,6 +82,7 @@ def root(
 app.command("create")(store_commands.create)
 app.command("mount")(mount_commands.mount)
 app.command("umount")(mount_commands.umount)
+app.command("serve")(serve_command.serve)
 app.command("info")(store_commands.info)
 app.command("ls")(store_commands.ls)
 app.add_typer(volume_commands.app, name="volume")

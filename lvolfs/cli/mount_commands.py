@@ -65,6 +65,11 @@ def mount(
 
 def _refuse_mounted(path: str) -> None:
     entry = registry.find_by_store(path) if Path(path).exists() else None
+    if entry is not None and entry.mountpoint is None:
+        raise CommandFailedError(
+            f"{path} is served by process {entry.pid} without a mount; end that first: "
+            f"kill {entry.pid}"
+        )
     if entry is not None:
         raise CommandFailedError(
             f"{path} is mounted already, at {entry.mountpoint} (pid {entry.pid}); "

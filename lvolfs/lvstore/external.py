@@ -75,6 +75,13 @@ class ExternalSnapshots:
         self._devices[snapshot_id] = device
         return device
 
+    def remove(self, snapshot_id: str) -> None:
+        """Closes its device and forgets where it is; nothing may read from it any more."""
+        self._paths.pop(snapshot_id, None)
+        device = self._devices.pop(snapshot_id, None)
+        if device is not None:
+            device.close()
+
     def path(self, snapshot_id: str) -> str | None:
         return self._paths.get(snapshot_id)
 

@@ -55,8 +55,10 @@ def format_store(
     block_size: int | None,
     force: bool,
     md_ratio: int,
+    discard: bool = True,
 ) -> None:
-    """Writes an empty store. A file that is not there is made, `size` bytes long.
+    """Writes an empty store. A file that is not there is made, `size` bytes long. Without
+    `discard` the space behind the metadata stays as it is; volumes never show what was there.
 
     Raises OSError: EEXIST for a device that holds anything already (unless `force`), EINVAL
     for sizes that do not fit, ENOSPC where the metadata alone would fill it, EBUSY when it
@@ -76,7 +78,8 @@ def format_store(
             )
             _fit_size(device, size)
             metadata_size = (superblock.md_start + superblock.md_len) * superblock.page_size
-            _discard(device, metadata_size)
+            if discard:
+                _discard(device, metadata_size)
             device.zero(0, metadata_size)
             device.flush()
             engine = open_engine(device, superblock, read_only=False)

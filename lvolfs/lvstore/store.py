@@ -114,13 +114,16 @@ class Lvstore:
         block_size: int | None = None,
         force: bool = False,
         md_ratio: int = 100,
+        discard: bool = True,
+        external_snapshots: Mapping[str, str] | None = None,
     ) -> Lvstore:
         """Makes a store on a file or block device and opens it.
 
         size: bytes; needed for a file that does not exist, and extends a shorter one.
         block_size: 512 or 4096 (the default for files) bytes. md_ratio: metadata pages per
-        100 clusters. Raises OSError: EEXIST when the device holds anything (unless `force`),
-        EINVAL for sizes that cannot be, ENOSPC when it is too small, EBUSY when it is in use.
+        100 clusters. discard: give back the space that the device takes on its host. Raises
+        OSError: EEXIST when the device holds anything (unless `force`), EINVAL for sizes that
+        cannot be, ENOSPC when it is too small, EBUSY when it is in use.
         """
         format_store(
             path,
@@ -130,8 +133,9 @@ class Lvstore:
             block_size=block_size,
             force=force,
             md_ratio=md_ratio,
+            discard=discard,
         )
-        return cls.open(path)
+        return cls.open(path, external_snapshots=external_snapshots)
 
     @classmethod
     def open(

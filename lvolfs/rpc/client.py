@@ -28,7 +28,7 @@ class LocalCaller:
         self._target = target
 
     def call(self, method: str, **params: Any) -> Any:
-        return dispatch(self._target, method, params)
+        return dispatch(self._target, method, params or None)
 
     def close(self) -> None:
         """Nothing to do: the target belongs to whoever opened the stores."""

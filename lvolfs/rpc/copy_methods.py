@@ -4,10 +4,13 @@ import errno
 import os
 from typing import Any
 
+from lvolfs.bdev.nbd import is_nbd_uri
+from lvolfs.delta import jobs
 from lvolfs.delta.copy import shallow_copy
 from lvolfs.delta.jobs import Job, registry
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.rpc import documents
+from lvolfs.rpc.bdev_documents import claim_of
 from lvolfs.rpc.checksum_methods import ClusterRuns, cluster_ranges
 from lvolfs.rpc.errors import RpcError
 from lvolfs.rpc.table import U32, U64, method, own_method
@@ -19,12 +22,19 @@ def _start(
 ) -> dict[str, int]:
     """SPDK accepts what it then refuses; only a destination that cannot be had fails here."""
     lvol = target.find_lvol(source)
+    total = lvol.num_allocated_clusters if clusters is None else len(clusters)
     try:
-        job = shallow_copy(
-            lvol, _destination(target, destination), clusters, deep, refused_as_job=True
-        )
+        opened, refused = _spdk_destination(target, lvol, destination, clusters)
+        if refused is not None:
+            job = Job("copy", lvol=lvol.name, lvol_uuid=lvol.uuid, destination=destination)
+            registry(lvol.store).add_refused(job, refused)
+        else:
+            job = shallow_copy(lvol, opened, clusters, deep, refused_as_job=True)
     except OSError as error:
+        jobs.next_id()  # SPDK counts what it refuses
         raise _as_spdk_refuses(error) from error
+    if job.state == "error" and not job.total:
+        job.total = lvol.num_clusters if deep else total
     return {"operation_id": job.id}
 
 
@@ -34,10 +44,44 @@ def _as_spdk_refuses(error: OSError) -> OSError:
     return OSError(known.get(error.errno or errno.EIO, error.errno), error.strerror)
 
 
+def _spdk_destination(
+    target: Target, source: Lvol, name: str, clusters: list[int] | None
+) -> tuple[Lvol | str, OSError | None]:
+    """What a name of a bdev stands for, and what SPDK would find wrong with it only later."""
+    if clusters is not None and not clusters:
+        raise OSError(errno.EINVAL, f"no clusters of lvol {source.name!r} are named")
+    if not source.is_read_only:
+        refused: OSError | None = OSError(errno.EPERM, f"lvol {source.name!r} is writable")
+    else:
+        refused = None
+    opened = _destination(target, name)
+    block_size = 1
+    if isinstance(opened, Lvol):
+        if opened.is_read_only:
+            refused = refused or OSError(errno.EIO, f"lvol {opened.name!r} is read-only")
+        block_size = opened.store.block_size
+    elif (bdev := target.bdevs.find(name)) is not None:
+        if claim_of(target, bdev) is not None:
+            raise OSError(errno.EPERM, f"bdev {name!r} is in use")
+        block_size = bdev.block_size
+    elif not (name.startswith(("/", "./", "../")) or is_nbd_uri(name)):
+        raise OSError(errno.ENODEV, f"there is no bdev {name!r}")
+    if source.store.block_size % block_size:
+        refused = refused or OSError(
+            errno.EINVAL,
+            f"{name!r} has blocks of {block_size} bytes, lvol {source.name!r} has "
+            f"{source.store.block_size}",
+        )
+    return opened, refused
+
+
 def _destination(target: Target, name: str) -> Lvol | str:
-    """An lvol of any open store; what names none is a path or an NBD URI."""
+    """An lvol of any open store, or a base device; what names none is a path or an NBD URI."""
     lvol = target.try_lvol(name)
-    return lvol if lvol is not None else name
+    if lvol is not None:
+        return lvol
+    bdev = target.bdevs.find(name)
+    return name if bdev is None else bdev.path
 
 
 @method("bdev_lvol_start_shallow_copy")
@@ -60,16 +104,16 @@ def start_deep_copy(target: Target, *, src_lvol_name: str, dst_bdev_name: str) -
 def _check(target: Target, operation_id: int) -> tuple[Job, dict[str, str]]:
     """The copy and its state. An end is reported once, as by SPDK: then it is forgotten."""
     for store in target.stores:
-        jobs = registry(store)
+        known = registry(store)
         try:
-            job = jobs.get(operation_id)
+            job = known.get(operation_id)
         except OSError:
             continue
         if job.kind != "copy":
             continue
         if not job.finished:
             return job, {"state": "in progress"}
-        jobs.forget(operation_id)
+        known.forget(operation_id)
         if job.state == "complete":
             return job, {"state": "complete"}
         # SPDK knows no cancelled copies; they are errors.

@@ -3,6 +3,8 @@
 import base64
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -10,7 +12,9 @@ import pydantic
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.rpc import documents
-from lvolfs.rpc.errors import INTERNAL_ERROR, RpcError
+from lvolfs.rpc.base_bdevs import BaseBdev
+from lvolfs.rpc.bdev_documents import by_creation
+from lvolfs.rpc.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from lvolfs.rpc.table import U64, method, own_method
 from lvolfs.rpc.target import Target
 
@@ -30,7 +34,7 @@ def _check_name(name: str) -> None:
         )
 
 
-@method("bdev_lvol_get_lvols")
+@method("bdev_lvol_get_lvols", needs_a_member=True)
 def get_lvols(
     target: Target, *, lvs_uuid: str | None = None, lvs_name: str | None = None
 ) -> list[dict[str, Any]]:
@@ -49,11 +53,10 @@ def get_lvols(
             "is_clone": lvol.is_clone,
             "is_esnap_clone": lvol.is_external_clone,
             "is_degraded": lvol.degraded,
-            "num_allocated_clusters": lvol.num_allocated_clusters,
             "lvs": {"name": store.name, "uuid": store.uuid},
         }
         for store in stores
-        for lvol in store.lvols
+        for lvol in by_creation(store.lvols)
     ]
 
 
@@ -116,17 +119,49 @@ def snapshot(
     xattrs: dict[str, str] | None = None,
 ) -> str:
     lvol = target.find_lvol(lvol_name)
+    if lvol.is_read_only:
+        raise OSError(errno.EINVAL, f"lvol {lvol_name!r} is read-only: make a clone of it instead")
     values = {name: value.encode() for name, value in (xattrs or {}).items()}
-    if lvol.is_read_only:  # EINVAL, where Lvol.snapshot says EPERM
-        raise OSError(
-            errno.EINVAL, f"lvol {lvol.name!r} is read-only and needs no snapshot; clone it"
-        )
-    return lvol.snapshot(snapshot_name, xattrs=values).uuid
+    with _spdk_xattr_sizes():
+        return lvol.snapshot(snapshot_name, xattrs=values).uuid
 
 
 @method("bdev_lvol_clone")
 def clone(target: Target, *, snapshot_name: str, clone_name: str) -> str:
     return target.find_lvol(snapshot_name).clone(clone_name).uuid
+
+
+@method("bdev_lvol_clone_bdev")
+def clone_bdev(target: Target, *, bdev: str, lvs_name: str, clone_name: str) -> str:
+    """A clone of a base device; the store keeps the device's uuid."""
+    store = next((store for store in target.stores if store.name == lvs_name), None)
+    if store is None:
+        raise RpcError(
+            INVALID_PARAMS, "lvs does not exist", detail=f"there is no store {lvs_name!r}"
+        )
+    source = _external_bdev(target, bdev, store)
+    return store.create_external_clone(clone_name, source.path, snapshot_id=source.uuid).uuid
+
+
+def _external_bdev(target: Target, name: str, store: Lvstore) -> BaseBdev:
+    """The base device of that name, to be read as an external snapshot."""
+    found = target.bdevs.find(name)
+    if found is not None:
+        if target.store_on(found) is not None:
+            raise OSError(errno.EPERM, f"bdev {name!r} holds a store")
+        return found
+    lvol = target.try_lvol(name)
+    if lvol is None:
+        raise RpcError(INVALID_PARAMS, "bdev does not exist", detail=f"there is no bdev {name!r}")
+    if lvol.store is store:
+        raise RpcError(
+            INVALID_PARAMS,
+            "bdev is an lvol in same lvs as clone; use bdev_lvol_clone instead",
+            number=errno.EINVAL,
+        )
+    raise OSError(
+        errno.EOPNOTSUPP, f"{name!r} is an lvol of another store; clone a file or block device"
+    )
 
 
 @own_method("lvolfs_create_external_clone")
@@ -163,7 +198,11 @@ def resize_bytes(target: Target, *, name: str, size: U64) -> bool:
 
 
 @method("bdev_lvol_set_read_only")
-def set_read_only(target: Target, *, name: str) -> bool:
+def set_read_only(target: Target, *, name: str | None = None) -> bool:
+    if name is None:
+        raise RpcError(
+            -errno.EINVAL, "Missing name parameter", detail="give name", number=errno.EINVAL
+        )
     target.find_lvol(name).set_read_only()
     return True
 
@@ -205,6 +244,20 @@ def set_parent(target: Target, *, lvol_name: str, parent_name: str) -> bool:
     return True
 
 
+@method("bdev_lvol_set_parent_bdev")
+def set_parent_bdev(target: Target, *, lvol_name: str, parent_name: str) -> bool:
+    lvol = target.find_lvol(lvol_name)
+    if _named_bdev(target, parent_name) is None:
+        raise RpcError.no_such_device(f"there is no bdev {parent_name!r}")
+    bdev = _external_bdev(target, parent_name, lvol.store)
+    lvol.set_external_parent(bdev.path, snapshot_id=bdev.uuid)
+    return True
+
+
+def _named_bdev(target: Target, name: str) -> BaseBdev | Lvol | None:
+    return target.bdevs.find(name) or target.try_lvol(name)
+
+
 @own_method("lvolfs_set_external_parent")
 def set_external_parent(
     target: Target, *, name: str, path: str, snapshot_id: str | None = None
@@ -218,8 +271,20 @@ def set_xattr(target: Target, *, name: str, xattr_name: str, xattr_value: str) -
     lvol = target.find_lvol(name)
     if lvol.is_read_only:
         raise OSError(errno.EPERM, f"lvol {name!r} is read-only; its xattrs cannot be changed")
-    lvol.set_xattr(xattr_name, xattr_value.encode())
+    with _spdk_xattr_sizes():
+        lvol.set_xattr(xattr_name, xattr_value.encode())
     return True
+
+
+@contextmanager
+def _spdk_xattr_sizes() -> Iterator[None]:
+    """SPDK says that it lacks memory when a value does not fit a metadata page."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise OSError(errno.ENOMEM, error.strerror) from error
+        raise
 
 
 @method("bdev_lvol_get_xattr")

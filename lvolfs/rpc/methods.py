@@ -1,8 +1,10 @@
 """Importing this fills the method table."""
 
 from lvolfs.rpc import (
+    bdev_methods,
     checksum_methods,
     copy_methods,
+    framework_methods,
     job_methods,
     lvol_methods,
     lvstore_methods,
@@ -11,8 +13,10 @@ from lvolfs.rpc import (
 )
 
 __all__ = [
+    "bdev_methods",
     "checksum_methods",
     "copy_methods",
+    "framework_methods",
     "job_methods",
     "lvol_methods",
     "lvstore_methods",

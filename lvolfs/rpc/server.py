@@ -9,9 +9,11 @@ import errno
 import json
 import logging
 import os
+import resource
 import socket
 import stat
 import struct
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,14 @@ RECEIVE_SIZE = 65536
 MAX_OUTSTANDING = 1024
 """Requests of one connection under way at a time; the Go client keeps up to so many."""
 
+SEND_TIMEOUT = 60.0
+"""Seconds for which a client may leave a reply unread; then it is disconnected."""
+
+_SO_PEERGROUPS = 59
 _SHORT_THREADS = 16
 _LONG_THREADS = 4096
+_BACKLOG = 1024
+_DESCRIPTORS = 65536
 
 
 def _encode(reply: dict[str, Any]) -> bytes:
@@ -42,18 +50,29 @@ def _encode(reply: dict[str, Any]) -> bytes:
     return text + b"\n"
 
 
-def _check_peer(stream: trio.SocketStream) -> None:
+def _groups_of_peer(peer: trio.socket.SocketType, gid: int) -> set[int]:
+    """The primary and the supplementary groups of the process that connected."""
+    groups = array("I")
+    raw = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 65536 * groups.itemsize)
+    groups.frombytes(raw)
+    return {gid, *groups}
+
+
+def _check_peer(stream: trio.SocketStream, group: int | None) -> None:
     credentials = stream.socket.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
     )
-    pid, uid, _ = struct.unpack("3i", credentials)
-    if uid not in (0, os.geteuid()):
-        raise RpcError(
-            -errno.EPERM,
-            os.strerror(errno.EPERM),
-            detail=f"process {pid} of uid {uid} may not control a daemon of uid {os.geteuid()}",
-            number=errno.EPERM,
-        )
+    pid, uid, gid = struct.unpack("3i", credentials)
+    if uid in (0, os.geteuid()):
+        return
+    if group is not None and group in _groups_of_peer(stream.socket, gid):
+        return
+    raise RpcError(
+        -errno.EPERM,
+        os.strerror(errno.EPERM),
+        detail=f"process {pid} of uid {uid} may not control a daemon of uid {os.geteuid()}",
+        number=errno.EPERM,
+    )
 
 
 class _Connection:
@@ -66,7 +85,7 @@ class _Connection:
     async def serve(self) -> None:
         async with self._stream:
             try:
-                _check_peer(self._stream)
+                _check_peer(self._stream, self._server.group)
             except RpcError as error:
                 await self._send_error(None, error)
                 return
@@ -119,7 +138,11 @@ class _Connection:
         async with self._sending:
             # A client that left does not want the reply.
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._stream.send_all(_encode(reply))
+                with trio.move_on_after(SEND_TIMEOUT) as patience:
+                    await self._stream.send_all(_encode(reply))
+                if patience.cancelled_caught:
+                    log.warning("a client has not read for %g s: disconnected", SEND_TIMEOUT)
+                    await trio.aclose_forcefully(self._stream)
 
 
 def _parse(request: Any) -> tuple[str, Any, Any]:
@@ -142,9 +165,10 @@ def _parse(request: Any) -> tuple[str, Any, Any]:
 class Server:
     """The methods of one Target behind one or more sockets."""
 
-    def __init__(self, target: Target, nursery: trio.Nursery) -> None:
+    def __init__(self, target: Target, nursery: trio.Nursery, group: int | None = None) -> None:
         self.target = target
         self.nursery = nursery
+        self.group = group
         self._short = trio.CapacityLimiter(_SHORT_THREADS)
         self._long = trio.CapacityLimiter(_LONG_THREADS)
 
@@ -169,8 +193,9 @@ class Server:
         await _Connection(self, stream).serve()
 
 
-def _bind(path: str) -> socket.socket:
-    """A listening socket of mode 0600. A socket that nobody listens on is replaced."""
+def _bind(path: str, group: int | None) -> socket.socket:
+    """A listening socket of mode 0600, or 0660 for a group. One that nobody listens on is
+    replaced."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
@@ -184,7 +209,10 @@ def _bind(path: str) -> socket.socket:
             ) from error
         finally:
             os.umask(previous)
-        listener.listen(128)
+        if group is not None:
+            os.chown(path, -1, group)
+            Path(path).chmod(0o660)
+        listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
         raise
@@ -207,25 +235,36 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, f"another daemon answers on {path}; give another path")
 
 
+def _allow_many_clients() -> None:
+    """Each client is a descriptor; what a process begins with is often 1024 of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def serve(
     target: Target,
     paths: list[str],
     *,
+    group: int | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until cancelled; has started when every socket listens.
 
-    Raises OSError naming the path when one cannot be bound. The sockets are removed at the end.
+    Processes of other users are let in when they belong to `group`. Raises OSError naming the
+    path when one cannot be bound. The sockets are removed at the end.
     """
+    _allow_many_clients()
     listeners: list[trio.SocketListener] = []
     bound: list[str] = []
     try:
         for path in paths:
-            listener = _bind(path)
+            listener = _bind(path, group)
             bound.append(path)
             listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(listener)))
         async with trio.open_nursery() as nursery:
-            server = Server(target, nursery)
+            server = Server(target, nursery, group)
             await nursery.start(trio.serve_listeners, server.accept, listeners)
             task_status.started()
     finally:

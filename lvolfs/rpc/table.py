@@ -1,5 +1,6 @@
 """The method table: names, typed parameters, error codes. The daemon and the CLI share it."""
 
+import errno
 import functools
 import inspect
 import os
@@ -30,13 +31,15 @@ class Method:
     """One entry of the table.
 
     failure_code is the code of an error that the operation itself ends with; SPDK's handlers
-    differ in it. takes_long marks what may hold its caller for minutes.
+    differ in it. takes_long marks what may hold its caller for minutes. needs_a_member: params
+    may be missing or null, but not an object without members.
     """
 
     name: str
     handler: Callable[..., Any]
     failure_code: int
     takes_long: bool
+    needs_a_member: bool = False
 
     @functools.cached_property
     def parameters(self) -> type[pydantic.BaseModel]:
@@ -59,7 +62,11 @@ METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str, *, failure_code: int = INVALID_PARAMS, takes_long: bool = False
+    name: str,
+    *,
+    failure_code: int = INVALID_PARAMS,
+    takes_long: bool = False,
+    needs_a_member: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Registers `handler(target, *, parameters...)` under a name.
 
@@ -68,7 +75,7 @@ def method(
     """
 
     def register(handler: Handler) -> Handler:
-        METHODS[name] = Method(name, handler, failure_code, takes_long)
+        METHODS[name] = Method(name, handler, failure_code, takes_long, needs_a_member)
         return handler
 
     return register
@@ -79,6 +86,13 @@ own_method = functools.partial(method, failure_code=ERRNO_CODE)
 
 
 def _decode(entry: Method, params: Any) -> dict[str, Any]:
+    if params == {} and entry.needs_a_member:
+        raise RpcError(
+            -errno.EINVAL,
+            os.strerror(errno.EINVAL),
+            detail=f"{entry.name}: leave params out, or name something in them",
+            number=errno.EINVAL,
+        )
     if params is None:
         params = {}
     if params and not entry.parameters.model_fields:
