@@ -1,0 +1,1 @@
+"""The on-disk format: superblock, masks, metadata pages, reading, replay, check."""

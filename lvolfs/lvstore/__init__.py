@@ -1,0 +1,1 @@
+"""The store and its lvols: create, snapshot, clone, resize, delete, parents."""

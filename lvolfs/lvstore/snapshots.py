@@ -110,7 +110,7 @@ def create_snapshot(origin: Lvol, name: str, xattrs: Mapping[str, bytes]) -> Lvo
 
 def _finish(snapshot: Lvol, metadata: BlobMetadata) -> None:
     """The last step of a change that is committed already. Should its new metadata find no
-    room, they are written with the next change, or by the repair when the store is opened."""
+    room, they are written when the store is closed, or by the repair when it is opened."""
     try:
         snapshot.persist(metadata)
     except OSError as error:
@@ -118,6 +118,7 @@ def _finish(snapshot: Lvol, metadata: BlobMetadata) -> None:
             raise
         snapshot.metadata = metadata
         snapshot.blob.set_head(metadata.pack_head())
+        snapshot.store.unfinished.append(snapshot)
 
 
 def create_clone(snapshot: Lvol, name: str) -> Lvol:

@@ -85,6 +85,8 @@ class Lvstore:
         self.closers: list[Callable[[], None]] = []
         self.jobs: Any = None
         self.damaged: list[DamagedBlob] = []
+        # snapshots whose last durable step is still to be done
+        self.unfinished: list[Lvol] = []
         self.replayed = loaded.contents.replayed
         # (object, text): what opening for writing put right
         self.repairs: list[tuple[str, str]] = []
@@ -242,11 +244,19 @@ class Lvstore:
                     self.engine.flush()
                     if self._failure is not None:
                         raise self._failure
+                    if self.unfinished:
+                        self._finish()
                     self._mark_clean()
             finally:
                 self.engine.close()
                 self.externals.close()
                 self._device.close()
+
+    def _finish(self) -> None:
+        with self.engine.exclusive():
+            for lvol in self.unfinished:
+                if not lvol.deleted:
+                    self.engine.persist(lvol.blob)
 
     def _mark_clean(self) -> None:
         on_disk = self._device.pread(PAGE, 0)
