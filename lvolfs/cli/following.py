@@ -82,7 +82,9 @@ def follow(session: Session, job: dict[str, Any], label: str) -> dict[str, Any]:
     try:
         with progress(label) as report:
             while job["state"] == IN_PROGRESS:
-                report(job["done_clusters"], job["total_clusters"], job["bytes"])
+                # Inflating does not count bytes.
+                moved = job["bytes"] or job["done_clusters"] * session.store["cluster_size"]
+                report(job["done_clusters"], job["total_clusters"], moved)
                 job = session.call("lvolfs_wait_job", id=job["id"], timeout=POLL)
     except KeyboardInterrupt:
         session.call("lvolfs_cancel_job", id=job["id"])

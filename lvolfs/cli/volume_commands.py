@@ -7,6 +7,8 @@ import typer
 
 from lvolfs.cli import arguments, output
 from lvolfs.cli.amounts import OptionalSize, Size, format_size
+from lvolfs.cli.failure import CommandFailedError
+from lvolfs.cli.following import follow
 from lvolfs.cli.opening import Session, open_target
 
 app = typer.Typer(
@@ -84,6 +86,12 @@ def delete(target: arguments.Target, lvol: arguments.Lvol) -> None:
     output.say(f"deleted {lvol}")
 
 
+def _fill(session: Session, method: str, reference: str, label: str) -> None:
+    job = follow(session, session.call(method, name=reference), label)
+    if job["state"] != "complete":
+        raise CommandFailedError(f"{label}: {job['error'] or job['state']}")
+
+
 @app.command("inflate")
 def inflate(
     target: arguments.Target, lvol: arguments.Lvol, *, json: arguments.Json = False
@@ -91,7 +99,7 @@ def inflate(
     """Copy everything the parents have into a volume and make it thick, without a parent."""
     with open_target(target, write=True) as session:
         reference = session.lvol(lvol)
-        session.call("bdev_lvol_inflate", name=reference)
+        _fill(session, "lvolfs_start_inflate", reference, f"inflate {lvol}")
         _report(session, reference, f"{lvol} stands alone and is thick now", json=json)
 
 
@@ -102,7 +110,7 @@ def decouple(
     """Copy the parent's own clusters into a volume and hang it under the grandparent."""
     with open_target(target, write=True) as session:
         reference = session.lvol(lvol)
-        session.call("bdev_lvol_decouple_parent", name=reference)
+        _fill(session, "lvolfs_start_decouple", reference, f"decouple {lvol}")
         parent = session.call("lvolfs_get_lvol", name=reference)["parent"]
         text = f"the parent of {lvol} is {parent or 'nobody'} now"
         _report(session, reference, text, json=json)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lvolfs.lvstore.store import Lvstore
 
 State: TypeAlias = Literal["in progress", "complete", "error", "cancelled"]
-Kind: TypeAlias = Literal["checksum", "verify", "copy", "rebuild"]
+Kind: TypeAlias = Literal["checksum", "verify", "copy", "rebuild", "inflate", "decouple"]
 
 KEPT_FINISHED: Final = 1000
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from lvolfs.delta.jobs import Job, registry
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.rpc import documents
@@ -229,6 +230,30 @@ def inflate(target: Target, *, name: str) -> bool:
 def decouple_parent(target: Target, *, name: str) -> bool:
     target.find_lvol(name).decouple()
     return True
+
+
+def _start_filling(lvol: Lvol, kind: Literal["inflate", "decouple"]) -> dict[str, Any]:
+    """inflate() or decouple() as a job: it tells how far it is, and can be cancelled."""
+    job = Job(kind, lvol=lvol.name, lvol_uuid=lvol.uuid, destination=None)
+
+    def progress(done: int, total: int) -> None:
+        job.skipped, job.total = done, total
+
+    def work(job: Job) -> None:
+        fill = lvol.inflate if kind == "inflate" else lvol.decouple
+        fill(progress, lambda: job.control.cancelled)
+
+    return documents.job_document(registry(lvol.store).start(job, work))
+
+
+@own_method("lvolfs_start_inflate")
+def start_inflate(target: Target, *, name: str) -> dict[str, Any]:
+    return _start_filling(target.find_lvol(name), "inflate")
+
+
+@own_method("lvolfs_start_decouple")
+def start_decouple(target: Target, *, name: str) -> dict[str, Any]:
+    return _start_filling(target.find_lvol(name), "decouple")
 
 
 @method("bdev_lvol_detach_parent")

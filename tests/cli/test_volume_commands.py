@@ -111,3 +111,12 @@ def test_a_snapshot_with_two_clones_stays(store: Path, run: Run) -> None:
     write(store, "disk", {7: b"z"})
     with Lvstore.open(str(store), read_only=True) as opened:
         assert opened.get("disk").pread(3, 5 * MIB - 1) == b"\0cc"
+
+
+def test_inflating_without_room_fails_and_leaves_the_volume(store: Path, run: Run) -> None:
+    run("volume", "create", store, "filler", "--size", "55M", "--thick")
+    run("clone", store, "monday", "big")
+    assert "big" in run("volume", "inflate", store, "big", expect=1).err
+    assert lvol(run, store, "big")["parent"] == "monday"
+    assert "big" in run("volume", "decouple", store, "big").out
+    assert lvol(run, store, "big")["parent"] is None
