@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from lvolfs._native.device_faults cimport device_faults_t
 from lvolfs._native.write_log cimport write_log_t
 
 
@@ -15,6 +16,7 @@ ctypedef struct device_t:
     uint64_t bytes_written
     uint64_t flushes
     write_log_t *log       # NULL unless the device is recorded
+    device_faults_t *faults  # NULL unless a test planted some
 
 
 # All return 0 or -errno; none returns before the whole range is done. A short read

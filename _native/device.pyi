@@ -1,4 +1,5 @@
 from types import TracebackType
+from typing import Literal
 
 class Device:
     """A regular file or block device, locked against other openers.
@@ -32,6 +33,23 @@ class Device:
         (format: write_log.pxd). Before any other thread uses the device."""
     def mark(self, number: int) -> None:
         """Appends a mark of the caller's to the log of a recorded device."""
+    def plant_fault(
+        self,
+        operation: Literal["read", "write", "flush"],
+        error: int,
+        *,
+        skip: int = 0,
+        times: int | None = None,
+        offset: int = 0,
+        length: int | None = None,
+    ) -> None:
+        """From now on requests that touch `length` bytes at `offset` (all, if not given) fail
+        with the errno `error`: after `skip` of them `times` in a row, or all. Zeroing is a
+        write. Only with LVOLFS_SEEDED_FAULTS=1 (EPERM)."""
+    def clear_faults(self) -> None: ...
+    @property
+    def injected_faults(self) -> int:
+        """How many requests failed with a planted fault."""
     def fileno(self) -> int: ...
     def close(self) -> None: ...
     def __enter__(self) -> Device: ...

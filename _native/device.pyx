@@ -9,7 +9,19 @@ from libc.errno cimport EINTR, EIO, ENXIO, errno as c_errno
 from libc.stdint cimport uint8_t, uint64_t
 from posix.types cimport off_t
 
-from lvolfs._native.sync cimport add64, load64
+from lvolfs._native.device_faults cimport (
+    FAULT_FLUSH,
+    FAULT_READ,
+    FAULT_WRITE,
+    device_fault,
+    device_fault_t,
+    device_faults_add,
+    device_faults_clear,
+    device_faults_free,
+    device_faults_new,
+    device_faults_t,
+)
+from lvolfs._native.sync cimport add64, cas_pointer, load64
 from lvolfs._native.write_log cimport (
     LOG_DISCARD,
     LOG_FLUSH,
@@ -66,6 +78,11 @@ cdef extern from *:
 cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil:
     cdef uint8_t *at = <uint8_t *> buf
     cdef ssize_t got
+    cdef int rc
+    if dev.faults != NULL:
+        rc = device_fault(dev.faults, FAULT_READ, offset, length)
+        if rc:
+            return rc
     add64(&dev.bytes_read, length)
     while length:
         got = pread(dev.fd, at, min(length, <uint64_t> PIECE), <off_t> offset)
@@ -86,9 +103,14 @@ cdef int write_all(
 ) noexcept nogil:
     cdef const uint8_t *at = <const uint8_t *> buf
     cdef ssize_t put
+    cdef int rc
     # A regular file would grow silently; nothing of a store lies past its end.
     if offset > dev.size or length > dev.size - offset:
         return -EIO
+    if dev.faults != NULL:
+        rc = device_fault(dev.faults, FAULT_WRITE, offset, length)
+        if rc:
+            return rc
     add64(&dev.bytes_written, length)
     while length:
         put = pwrite(dev.fd, at, min(length, <uint64_t> WRITE_PIECE), <off_t> offset)
@@ -119,6 +141,11 @@ cdef int device_pwrite(
 
 
 cdef int flush_all(device_t *dev) noexcept nogil:
+    cdef int rc
+    if dev.faults != NULL:
+        rc = device_fault(dev.faults, FAULT_FLUSH, 0, 0)
+        if rc:
+            return rc
     add64(&dev.flushes, 1)
     while fdatasync(dev.fd) != 0:
         if c_errno != EINTR:
@@ -145,6 +172,10 @@ cdef int zero_all(device_t *dev, uint64_t offset, uint64_t length) noexcept nogi
         return -EIO
     if length == 0:
         return 0
+    if dev.faults != NULL:
+        rc = device_fault(dev.faults, FAULT_WRITE, offset, length)
+        if rc:
+            return rc
     # A block device zeroes by WRITE ZEROES; punching it may leave old data on some.
     mode = FALLOC_FL_ZERO_RANGE if dev.is_block else FALLOC_FL_PUNCH_HOLE
     while True:
@@ -284,6 +315,7 @@ cdef class Device:
             ) from None
 
     def __dealloc__(self):
+        device_faults_free(self.dev.faults)
         if self.dev.fd >= 0:
             os.close(self.dev.fd)
 
@@ -397,6 +429,38 @@ cdef class Device:
         if self.dev.log.failed:
             raise OSError(self.dev.log.failed, os.strerror(self.dev.log.failed), "write log")
 
+    def plant_fault(self, str operation, int error, *, skip=0, times=None, offset=0, length=None):
+        """Makes requests fail; for tests alone, which must ask for it in the environment."""
+        cdef device_fault_t fault
+        cdef device_faults_t *made
+        if os.environ.get("LVOLFS_SEEDED_FAULTS") != "1":
+            raise PermissionError(errno.EPERM, "planted faults are for tests alone")
+        self._check_open()
+        fault.kind = DEVICE_OPERATIONS[operation]
+        fault.error = error
+        fault.skip = skip
+        fault.times = 0xFFFFFFFFFFFFFFFF if times is None else times
+        fault.first = offset
+        fault.end = self.dev.size if length is None else offset + length
+        if self.dev.faults == NULL:
+            made = device_faults_new()
+            if made == NULL:
+                raise MemoryError
+            # Other threads may use the device already.
+            if not cas_pointer(<void **> &self.dev.faults, NULL, made):
+                device_faults_free(made)
+        cdef int rc = device_faults_add(self.dev.faults, &fault)
+        if rc:
+            raise OSError(-rc, "too many planted faults", self.path)
+
+    def clear_faults(self):
+        if self.dev.faults != NULL:
+            device_faults_clear(self.dev.faults)
+
+    @property
+    def injected_faults(self):
+        return 0 if self.dev.faults == NULL else load64(&self.dev.faults.injected)
+
     def fileno(self):
         self._check_open()
         return self.dev.fd
@@ -419,3 +483,6 @@ cdef class Device:
     cdef _raise_for(self, int rc, str what, uint64_t offset):
         if rc:
             raise OSError(-rc, f"{what} at byte {offset}: {os.strerror(-rc)}", self.path)
+
+
+DEVICE_OPERATIONS = {"read": FAULT_READ, "write": FAULT_WRITE, "flush": FAULT_FLUSH}

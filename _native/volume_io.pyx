@@ -70,9 +70,14 @@ cdef int check_range(blob_t *blob, uint64_t offset, uint64_t length, bint write)
 
 
 cdef int note_lost_write(blob_t *blob, int rc) noexcept nogil:
-    """A write that the device refused fails every later flush of the lvol, too."""
-    if rc == -EIO:
-        store32(&blob.failed, <uint32_t> EIO)
+    """A write that the device refused fails every later flush of the lvol, too.
+
+    Not one for which there was no room: its writer knows, and space may come back. Nor one
+    that was refused before anything was tried.
+    """
+    if (rc != 0 and rc != -ENOSPC and rc != -ENOMEM and rc != -EROFS and rc != -EINVAL
+            and rc != -EBADF):
+        store32(&blob.failed, <uint32_t> (-rc))
     return rc
 
 

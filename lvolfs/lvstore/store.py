@@ -342,6 +342,11 @@ class Lvstore:
         return self.engine.free_clusters
 
     @property
+    def free_pages(self) -> int:
+        """Metadata pages that lvols may still take."""
+        return max(0, self.engine.free_pages - self.engine.reserved_pages)
+
+    @property
     def read_only(self) -> bool:
         return self.engine.read_only
 
@@ -518,11 +523,10 @@ class Lvstore:
             raise
 
     def no_space(self, what: str) -> OSError:
-        pages = max(0, self.engine.free_pages - self.engine.reserved_pages)
         return OSError(
             errno.ENOSPC,
             f"{what}, but store {self.name!r} has {self.free_clusters} free clusters and "
-            f"{pages} free metadata pages; delete lvols or grow the store",
+            f"{self.free_pages} free metadata pages; delete lvols or grow the store",
         )
 
     def rename(self, name: str) -> None:
