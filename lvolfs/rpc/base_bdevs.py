@@ -13,6 +13,7 @@ from typing import Literal
 Kind = Literal["aio", "uring", "malloc"]
 
 MIN_BLOCK_SIZE = 512
+MAX_SIZE = (1 << 63) - 1
 
 
 @dataclass
@@ -50,6 +51,8 @@ class BaseBdev:
 
 def size_of(path: str) -> int:
     """Bytes of a regular file or block device. OSError: ENOENT, EACCES, EINVAL."""
+    if "\0" in path:
+        raise OSError(errno.EINVAL, f"{path!r} is no path")
     mode = Path(path).stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise OSError(errno.EINVAL, f"'{path}' is neither a regular file nor a block device")
@@ -58,6 +61,14 @@ def size_of(path: str) -> int:
         return os.lseek(descriptor, 0, os.SEEK_END)
     finally:
         os.close(descriptor)
+
+
+def canonical_uuid(text: str | None) -> str:
+    """As given, or a new one. OSError(EINVAL) for what is no uuid."""
+    try:
+        return str(uuids.uuid4() if text is None else uuids.UUID(text))
+    except ValueError:
+        raise OSError(errno.EINVAL, f"{text!r} is no uuid") from None
 
 
 def check_block_size(block_size: int) -> None:
@@ -91,7 +102,7 @@ def of_file(
     return BaseBdev(
         kind,
         name,
-        uuid or str(uuids.uuid4()),
+        canonical_uuid(uuid),
         path,
         block_size,
         size // block_size,
@@ -114,7 +125,9 @@ def of_memory(name: str, num_blocks: int, block_size: int, uuid: str | None) -> 
     check_block_size(block_size)
     if num_blocks == 0:
         raise OSError(errno.EINVAL, f"bdev '{name}': num_blocks must not be 0")
-    writable = os.memfd_create(f"lvolfs-{name}"[:200])
+    if num_blocks * block_size > MAX_SIZE:
+        raise OSError(errno.EFBIG, f"bdev '{name}': {num_blocks} blocks of {block_size} bytes")
+    writable = os.memfd_create("lvolfs-malloc")
     try:
         os.ftruncate(writable, num_blocks * block_size)
         memory = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
@@ -122,7 +135,7 @@ def of_memory(name: str, num_blocks: int, block_size: int, uuid: str | None) -> 
         os.close(writable)
     path = f"/proc/{os.getpid()}/fd/{memory}"
     return BaseBdev(
-        "malloc", name, uuid or str(uuids.uuid4()), path, block_size, num_blocks, memory=memory
+        "malloc", name, canonical_uuid(uuid), path, block_size, num_blocks, memory=memory
     )
 
 

@@ -39,8 +39,8 @@ VALUES: tuple[Any, ...] = (
     *("\ud800", "ä€😀", "a\0b", "xxh3", "crc64", "nbd://", "nbd+unix:///x?socket=/nonexistent/s"),
     *([], {}, [0], [0, 1, 2], [1 << 64], [[0, 3]], [[3, 0]], [{"a": 1}], {"a": {}}, "AAAA", "=="),
 )
-# They wait, by design, as long as a job runs or the caller says.
-WAITING = {"lvolfs_wait_job"}
+# They wait, by design, as long as a job runs or the caller says, or end this process.
+WAITING = {"lvolfs_wait_job", "bdev_get_bdevs", "spdk_kill_instance"}
 # Methods whose parameters name files of the host, with values that name none.
 NOTHING = "nonexistent-directory/file"
 
