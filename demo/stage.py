@@ -103,6 +103,8 @@ class Stage:
             del frame
             raise SystemExit(128 + number)
 
+        # Ctrl-C ends it even where a shell has told us to ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, stop)
         return self

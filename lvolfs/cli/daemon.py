@@ -100,6 +100,7 @@ def _become_daemon(
                 os.close(write_end)
 
         def on_ready() -> None:
+            # If nobody waits any more this raises, and the mount goes away again.
             _let_go_of_terminal()
             tell(DONE, "")
 

@@ -167,6 +167,26 @@ def test_a_crash_leaves_a_mount_that_the_next_replaces(store: Path, run: Run, mo
     assert (where / "volumes/disk").read_bytes()[:8] == b"durablea"
 
 
+def test_a_mount_that_nobody_waits_for_goes_away(store: Path, tmp_path: Path, run: Run) -> None:
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("needs /dev/fuse")
+    where = tmp_path / "mnt"
+    where.mkdir()
+    log = tmp_path / "log"
+    command = subprocess.Popen([COMMAND, "mount", store, where, "--log", log])
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    while not children.read_text() and command.poll() is None:
+        time.sleep(0.001)
+    command.kill()
+    command.wait()
+    deadline = time.monotonic() + 30
+    while "the daemon failed" not in (log.read_text() if log.exists() else ""):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    assert not os.path.ismount(where)
+    assert run("info", store, "--json").json["mountpoint"] is None
+
+
 def _wait_until_gone(pid: int) -> None:
     deadline = time.monotonic() + 30
     while registry.process_start(pid) is not None:
