@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTEST_ARGS ?=
 
-.PHONY: help setup build check format test demo bench clean
+.PHONY: help setup build check format test torture demo bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: ## all tests, real mounts included (PYTEST_ARGS=... to choose)
 	@temporary=$$(mktemp -d -t lvolfs-test-XXXXXX); \
 	trap 'rm -rf --one-file-system "$$temporary"' EXIT; \
 	PYTEST_DEBUG_TEMPROOT=$$temporary .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+torture: ## hours of power cuts, kills, fuzzing, races and load, as root
+	@scripts/setup --torture
+	@scripts/torture
 
 demo: ## full and delta rebuild of a replica, on real files, measured
 	@scripts/setup --demo
