@@ -12,6 +12,9 @@ from lvolfs.rpc.checksum_methods import ClusterRuns, cluster_ranges
 from lvolfs.rpc.table import own_method
 from lvolfs.rpc.target import Target
 
+MAX_CLUSTERS = 1024
+"""Most clusters of one call; the store's lock is held while they are written."""
+
 
 @own_method("lvolfs_repair_clusters", takes_long=True)
 def repair_clusters(
@@ -20,6 +23,9 @@ def repair_clusters(
     """Writes clusters of a snapshot from the regular file `source`, which has just them, one
     after the other. What has another checksum than the registered one is refused."""
     lvol = target.find_lvol(name)
+    count = sum(number for _, number in clusters)
+    if count > MAX_CLUSTERS:
+        raise OSError(errno.EINVAL, f"{count} clusters: at most {MAX_CLUSTERS} at a time")
     wanted = [cluster for run in cluster_ranges(clusters) or [] for cluster in run]
     descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -1,5 +1,7 @@
 """check --repair and scrub --repair-from: what they change, what they leave, what they say."""
 
+import contextlib
+import errno
 import hashlib
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import pytest
 
 from lvolfs import Lvstore
 from lvolfs.blobstore.metadata_page import root_index
+from lvolfs.cli.opening import open_target
+from lvolfs.rpc.errors import RpcError
 from tests.cli.conftest import MIB, Run, write
 
 
@@ -197,6 +201,31 @@ def test_a_replica_without_the_snapshot(store: Path, tmp_path: Path, run: Run) -
     assert f"monday: not repaired: {empty}: no lvol 'monday'" in done.out
 
 
+@pytest.mark.parametrize(
+    ("clusters", "number"),
+    [
+        ([[0, 1 << 60]], errno.EINVAL),
+        ([[8, 1]], errno.ERANGE),
+        ([[2, 1]], errno.ENODATA),
+        ([[0, 2]], errno.EINVAL),
+    ],
+)
+def test_what_cannot_be_repaired(
+    store: Path, tmp_path: Path, run: Run, clusters: list[list[int]], number: int
+) -> None:
+    """Too many, past the end, not owned, a source of the wrong size: nothing is written."""
+    run("checksum", "register", store, "monday")
+    source = tmp_path / "source"
+    source.write_bytes(b"a" * MIB)
+    before = digest(store)
+    with open_target(str(store), write=True) as session, pytest.raises(RpcError) as info:
+        session.call(
+            "lvolfs_repair_clusters", name="lvs0/monday", clusters=clusters, source=str(source)
+        )
+    assert info.value.number == number
+    assert digest(store) == before
+
+
 def test_a_mounted_store_is_repaired_under_its_readers(
     store: Path, replica: Path, run: Run, mount: "object"
 ) -> None:
@@ -211,3 +240,47 @@ def test_a_mounted_store_is_repaired_under_its_readers(
         assert file.read(MIB) == b"c" * MIB
     assert (here / "volumes/disk").read_bytes()[5 * MIB : 6 * MIB] == b"c" * MIB
     run("scrub", here)
+
+
+# -- operations that were cut short
+
+
+@pytest.mark.parametrize("deletion", [False, True])
+def test_interrupted_snapshot_operations_are_finished_or_undone(
+    store: Path, run: Run, monkeypatch: pytest.MonkeyPatch, *, deletion: bool
+) -> None:
+    """Cut at each write; at least one place leaves a snapshot that is neither there nor not."""
+    monkeypatch.setenv("LVOLFS_SEEDED_FAULTS", "1")
+    write(store, "disk", {2: b"d"})
+    pristine = store.read_bytes()
+    said: list[str] = []
+    for skip in range(30):
+        store.write_bytes(pristine)
+        opened = Lvstore.open(str(store))
+        opened.engine.device.plant_fault("write", errno.EIO, skip=skip)
+        with contextlib.suppress(OSError):
+            if deletion:
+                opened.get("monday").delete()
+            else:
+                opened.get("disk").snapshot("tuesday")
+        cut = opened.engine.device.injected_faults > 0
+        with contextlib.suppress(OSError):
+            opened.close()
+        if not cut:
+            break
+        found = run("check", store, "--json", expect=None)
+        interrupted = [each for each in found.json["findings"] if "interrupted" in each["text"]]
+        assert found.status == (3 if interrupted else 0)
+        repaired = run("check", store, "--repair", "--json").json
+        assert [each["text"] for each in repaired["findings"]] == []
+        repairs = [each["text"] for each in repaired["repairs"] if "interrupted" in each["text"]]
+        assert bool(repairs) == bool(interrupted)
+        said += repairs
+        with Lvstore.open(str(store), read_only=True) as again:
+            disk = again.get("disk")
+            for cluster, byte in ((0, b"a"), (2, b"d"), (5, b"c")):
+                assert disk.pread(MIB, cluster * MIB) == byte * MIB
+    else:
+        pytest.fail("it never got through")
+    kind = "deletion" if deletion else "creation"
+    assert any(text.endswith(f"its {kind} was interrupted") for text in said), said
