@@ -58,6 +58,21 @@ class MutatedStore:
                 break
             choices.one_of(edits)(choices)
 
+    @property
+    def has_huge_maps(self) -> bool:
+        """A size between MOST_CLUSTERS and what is refused has come about all the same."""
+        for index in self.pages:
+            for offset, length in self._descriptors(index):
+                payload = bytes(self.image[offset + 5 : offset + 5 + length])
+                sizes = [0]
+                if self.image[offset] == 5:
+                    sizes = [int.from_bytes(payload[:8], "little")]
+                elif self.image[offset] == 1:
+                    sizes = [n for _, n in struct.iter_unpack("<II", payload[: length // 8 * 8])]
+                if any(MOST_CLUSTERS < size <= 1 << 28 for size in sizes):
+                    return True
+        return False
+
     # -- numbers and places
 
     def _number(self, choices: ByteChoices, size: int) -> int:
