@@ -115,7 +115,10 @@ def _serve(
             finally:
                 entry.unlink(missing_ok=True)
 
-    serve_mount(store, where, options, on_ready=on_ready, tasks=[rpc])
+    try:
+        serve_mount(store, where, options, on_ready=on_ready, tasks=[rpc])
+    finally:
+        target.close()  # what was opened by JSON-RPC beside the mounted store
 
 
 def umount(

@@ -51,10 +51,12 @@ def _encode(reply: dict[str, Any]) -> bytes:
 
 
 def _groups_of_peer(peer: trio.socket.SocketType, gid: int) -> set[int]:
-    """The primary and the supplementary groups of the process that connected."""
+    """The primary and the supplementary groups of the process that connected; of one with
+    more than 256 of them only the primary one."""
     groups = array("I")
-    raw = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 65536 * groups.itemsize)
-    groups.frombytes(raw)
+    # Python asks for at most 1024 bytes of an option.
+    with contextlib.suppress(OSError):
+        groups.frombytes(peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024))
     return {gid, *groups}
 
 

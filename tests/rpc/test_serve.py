@@ -1,0 +1,138 @@
+"""`lvolfs serve`: found by its stores' paths, alone on them, open to whom it is told."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lvolfs.lvstore.store import Lvstore
+from tests.rpc.target_process import RawClient
+
+LVOLFS = Path(sys.executable).parent / "lvolfs"
+MIB = 1 << 20
+
+
+class Cli:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "s"
+        self.environment = {**os.environ, "LVOLFS_RUNTIME_DIR": str(folder / "run")}
+
+    def run(self, *arguments: str | Path, status: int = 0) -> str:
+        done = subprocess.run(
+            [LVOLFS, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    def serve(self, *arguments: str | Path, status: int = 0) -> str:
+        log = self.folder / "log"
+        return self.run(
+            "serve", "--rpc-socket", self.socket, "--log", log, *arguments, status=status
+        )
+
+    def end(self) -> None:
+        if not self.socket.exists():
+            return
+        client = RawClient(str(self.socket))
+        assert client.call("spdk_kill_instance", sig_name="SIGTERM") is True
+        client.close()
+        deadline = time.monotonic() + 20
+        while self.socket.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not self.socket.exists()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    it = Cli(tmp_path)
+    yield it
+    it.end()
+
+
+def test_each_store_is_found_by_its_path(cli: Cli, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Lvstore.create(str(tmp_path / name), size=64 * MIB, name=f"lvs-{name}").close()
+    cli.serve(tmp_path / "a", tmp_path / "b")
+    assert stat.S_IMODE(cli.socket.stat().st_mode) == 0o600
+    cli.run("volume", "create", tmp_path / "b", "disk", "--size", "4M")
+    assert json.loads(cli.run("info", tmp_path / "a", "--json"))["name"] == "lvs-a"
+    assert "disk" in cli.run("ls", tmp_path / "b")
+    assert "disk" not in cli.run("ls", tmp_path / "a")
+
+    # One that is made by JSON-RPC is found, too, and no longer when it is gone.
+    (tmp_path / "c").write_bytes(bytes(64 * MIB))
+    client = RawClient(str(cli.socket))
+    client.call("bdev_aio_create", name="c", filename=str(tmp_path / "c"), block_size=4096)
+    client.call("bdev_lvol_create_lvstore", bdev_name="c", lvs_name="lvs-c", cluster_sz=MIB)
+    assert json.loads(cli.run("info", tmp_path / "c", "--json"))["name"] == "lvs-c"
+    assert client.call("bdev_aio_delete", name="c") is True
+    client.close()
+    cli.run("check", tmp_path / "c")
+
+    refused = cli.run(
+        "serve", tmp_path / "a", "--rpc-socket", tmp_path / "s2", "--log", tmp_path / "l2", status=1
+    )
+    assert "in use" in refused
+    cli.end()
+    assert "disk" in cli.run("ls", tmp_path / "b")
+    assert not list((tmp_path / "run").glob("*.sock"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_a_group_is_let_in(cli: Cli, tmp_path: Path) -> None:
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent not in (Path("/"), Path("/tmp")) and parent.stat().st_uid == 0:
+            parent.chmod(0o755)
+    cli.serve("--rpc-group", "12345")
+    assert stat.S_IMODE(cli.socket.stat().st_mode) == 0o660
+    code = (
+        "import os,socket,sys\n"
+        "os.setgroups([int(g) for g in sys.argv[2:]]); os.setgid(65534); os.setuid(65534)\n"
+        "s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+        "s.settimeout(10)\n"
+        'try: s.sendall(b\'{"id":1,"method":"framework_wait_init"}\')\n'
+        "except BrokenPipeError: pass\n"
+        "print(s.recv(4096).decode())\n"
+    )
+    member = subprocess.run(
+        [sys.executable, "-c", code, cli.socket, "12345"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert json.loads(member.stdout)["result"] is True
+    # Even where the mode of the socket would let everybody in.
+    cli.socket.chmod(0o666)
+    stranger = subprocess.run(
+        [sys.executable, "-c", code, cli.socket, "23456"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert json.loads(stranger.stdout)["error"]["code"] == -1
+
+
+def test_a_group_that_is_not_there(cli: Cli) -> None:
+    assert "there is no group" in cli.serve("--rpc-group", "no-such-group", status=1)
+
+
+def test_a_socket_in_use(cli: Cli) -> None:
+    cli.serve()
+    assert "another daemon answers" in cli.serve(status=1)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(cli.socket))
