@@ -607,12 +607,12 @@ cdef void link_blob(store_t *store, blob_t *blob) noexcept:
 
 cdef bytes mask_of(allocator_t *a):
     cdef uint32_t size = (a.length + 7) // 8
-    cdef bytes bits = PyBytes_FromStringAndSize(<char *> a.words, size)
-    cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(bits)
+    # Not a bytes object changed in place: one of length 1 is shared by the whole interpreter.
+    cdef bytearray bits = bytearray((<uint8_t *> a.words)[:size])
     if a.length % 8:
         # The bits past the end are kept set.
-        out[size - 1] &= <uint8_t> ((1 << (a.length % 8)) - 1)
-    return bits
+        bits[size - 1] &= (1 << (a.length % 8)) - 1
+    return bytes(bits)
 
 
 cdef int set_chain(blob_t *blob, chain) except -1:
