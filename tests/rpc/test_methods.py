@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Iterator[Lvstore]:
 @pytest.fixture
 def call(store: Lvstore) -> Call:
     target = Target([store])
-    return lambda method, **params: dispatch(target, method, params)
+    return lambda method, **params: dispatch(target, method, params or None)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def refused(store: Lvstore) -> Call:
 
     def run(method: str, **params: Any) -> tuple[int, str]:
         with pytest.raises(RpcError) as caught:
-            dispatch(target, method, params)
+            dispatch(target, method, params or None)
         return caught.value.code, caught.value.message
 
     return run
@@ -96,7 +96,6 @@ def test_create_and_list(call: Call, refused: Call, store: Lvstore) -> None:
         "is_clone": False,
         "is_esnap_clone": False,
         "is_degraded": False,
-        "num_allocated_clusters": 0,
         "lvs": {"name": "lvs0", "uuid": store.uuid},
     }
     assert refused("bdev_lvol_create", **create()) == (-17, "File exists")
