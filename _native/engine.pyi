@@ -58,8 +58,11 @@ class Engine:
     # -- reading metadata; changes nothing
     def read_page(self, index: int) -> bytes:
         """The 4096 bytes of one metadata page, unchecked."""
-    def scan_pages(self, first: int = 0, count: int | None = None) -> list[tuple[int, bytes]]:
-        """(index, 4096 bytes) of every page whose CRC is right, in order.
+    def scan_pages(
+        self, first: int = 0, count: int | None = None, torn: list[int] | None = None
+    ) -> list[tuple[int, bytes]]:
+        """(index, 4096 bytes) of every page whose CRC is right, in order. Indices of pages
+        that look like the first of a blob, but have a wrong CRC, are appended to `torn`.
 
         Reads in large batches and skips the holes of the backing file.
         """

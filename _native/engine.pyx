@@ -256,7 +256,7 @@ cdef class Engine:
             )
         return self.device.pread(MD_PAGE, (<uint64_t> store.md_start + index) * store.page_size)
 
-    def scan_pages(self, uint32_t first=0, count=None):
+    def scan_pages(self, uint32_t first=0, count=None, list torn=None):
         cdef store_t *store = self._open()
         cdef uint32_t end = store.md_len if count is None else min(store.md_len, first + count)
         cdef uint32_t batch = max(1, SCAN_BATCH // store.page_size)
@@ -288,7 +288,12 @@ cdef class Engine:
                 self._raise_for(rc, f"reading metadata pages {index} to {index + n - 1}")
                 for i in range(n):
                     page = buf + <uint64_t> i * store.page_size
-                    if page_is_candidate(page) and page_crc_is_right(page):
+                    if not page_is_candidate(page):
+                        continue
+                    if not page_crc_is_right(page):
+                        if torn is not None and page_names_itself(page, index + i):
+                            torn.append(index + i)
+                    else:
                         found.append((index + i, PyBytes_FromStringAndSize(<char *> page, MD_PAGE)))
                 index += n
         finally:
@@ -587,6 +592,15 @@ SEEDED_FAULTS = {
     "lost-mark": faults.FAULT_LOST_MARK,
     "chain-first": faults.FAULT_CHAIN_FIRST,
 }
+
+
+cdef bint page_names_itself(const uint8_t *page, uint32_t index) noexcept nogil:
+    """Whether it has the id and the sequence number of a blob's first page."""
+    cdef uint64_t blob_id
+    cdef uint32_t sequence
+    memcpy(&blob_id, page, 8)
+    memcpy(&sequence, page + 8, 4)
+    return blob_id == ((<uint64_t> 1 << 32) | index) and sequence == 0
 
 
 cdef bint page_is_candidate(const uint8_t *page) noexcept nogil:

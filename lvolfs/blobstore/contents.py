@@ -34,7 +34,9 @@ class MetadataReader(Protocol):
     """The part of lvolfs._native.engine.Engine that reading needs."""
 
     def read_page(self, index: int) -> bytes: ...
-    def scan_pages(self, first: int = 0, count: int | None = None) -> list[tuple[int, bytes]]: ...
+    def scan_pages(
+        self, first: int = 0, count: int | None = None, torn: list[int] | None = None
+    ) -> list[tuple[int, bytes]]: ...
     def load_extents(
         self, pages: Sequence[int], num_clusters: int
     ) -> tuple[bytearray, list[tuple[int, str]]]: ...
@@ -277,9 +279,11 @@ def _replay(
     """Finds blobs by reading every metadata page, as after a crash.
 
     A first page that something else refers to, and that is neither right nor empty, is a
-    damaged blob.
+    damaged blob; in a store that was closed cleanly, every page that looks like one. (After a
+    crash it may be that of an lvol which was just being made.)
     """
-    valid = reader.scan_pages()
+    torn: list[int] = []
+    valid = reader.scan_pages(0, None, torn)
     pages = {index: parse_page(content) for index, content in valid}
     roots = [index for index, page in pages.items() if _is_root(index, page.blob_id, page.sequence)]
     cache = _PageCache(reader, valid)
@@ -288,7 +292,10 @@ def _replay(
     for blob in blobs.values():
         if blob.frozen and blob.damage is None:
             blob.damage = "it has descriptors of unknown types, which may name clusters"
-    for index in sorted(_referred_to(superblock, pages, blobs, blob_id_mask)):
+    suspects = _referred_to(superblock, pages, blobs, blob_id_mask)
+    if superblock.clean:
+        suspects.update(torn)
+    for index in sorted(suspects):
         if index in roots:
             continue
         content = reader.read_page(index)

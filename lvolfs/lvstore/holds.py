@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 
@@ -30,15 +31,23 @@ class OpenToken:
 
 
 class Claim:
-    """While entered, the lvol is busy with one operation and others are refused."""
+    """While entered, the lvol is busy with one operation and others are refused.
 
-    def __init__(self, holds: "Holds", operation: str, subject: str) -> None:
+    It begins under `lock`, the store's, so never in the middle of a control operation that
+    has found the lvol idle.
+    """
+
+    def __init__(
+        self, holds: "Holds", lock: AbstractContextManager[object], operation: str, subject: str
+    ) -> None:
         self._holds = holds
+        self._lock = lock
         self._operation = operation
         self._subject = subject
 
     def __enter__(self) -> None:
-        self._holds.begin(self._operation, self._subject)
+        with self._lock:
+            self._holds.begin(self._operation, self._subject)
 
     def __exit__(
         self,

@@ -244,7 +244,7 @@ class Lvol:
 
     def claim(self, operation: str) -> Claim:
         """A context manager in which the lvol is busy with `operation`; EBUSY if it is."""
-        return Claim(self._holds, operation, f"lvol {self.name!r}")
+        return Claim(self._holds, self.store.lock, operation, f"lvol {self.name!r}")
 
     def check_idle(self) -> None:
         """Raises OSError(EBUSY) while an operation holds it."""

@@ -24,65 +24,62 @@ SLICE = 16
 
 def inflate(lvol: Lvol, progress: Progress, cancel: Cancel) -> None:
     store = lvol.store
-    with store.changing():
-        _check(lvol)
-        missing = lvol.num_clusters - lvol.num_allocated_clusters
-        if missing > store.free_clusters:
-            raise store.no_space(f"inflating lvol {lvol.name!r} needs {missing} clusters")
-        if lvol.degraded:
-            raise _degraded(lvol)
-        claim = lvol.claim("inflate")
-        claim.__enter__()
-    try:
+    with lvol.claim("inflate"):
+        with store.changing():
+            _check(lvol)
+            missing = lvol.num_clusters - lvol.num_allocated_clusters
+            if missing > store.free_clusters:
+                raise store.no_space(f"inflating lvol {lvol.name!r} needs {missing} clusters")
+            if lvol.degraded:
+                raise _degraded(lvol)
         _fill(lvol, 0, True, progress, cancel)
         with store.changing():
             # With the lock held no ancestor can be merged or reparented any more.
             _fill(lvol, 0, True, None, None)
-            metadata = without_checksums(lvol.metadata)
-            metadata.invalid &= ~Invalid.THIN
-            inherit_parent(metadata, BlobMetadata())
-            with store.engine.exclusive():
-                thin = lvol.is_thin
-                lvol.blob.set_thin(False)
-                try:
-                    _change_parent(lvol, metadata, lambda: lvol.link_parent(None))
-                except OSError:
-                    lvol.blob.set_thin(thin)
-                    raise
-    finally:
-        claim.__exit__(None, None, None)
-    with store.lock:
-        store.notify("changed", lvol)
+            _become_thick(lvol)
+            store.notify("changed", lvol)
+
+
+def _become_thick(lvol: Lvol) -> None:
+    metadata = without_checksums(lvol.metadata)
+    metadata.invalid &= ~Invalid.THIN
+    inherit_parent(metadata, BlobMetadata())
+    with lvol.store.engine.exclusive():
+        thin = lvol.is_thin
+        lvol.blob.set_thin(False)
+        try:
+            _change_parent(lvol, metadata, lambda: lvol.link_parent(None))
+        except OSError:
+            lvol.blob.set_thin(thin)
+            raise
 
 
 def decouple(lvol: Lvol, progress: Progress, cancel: Cancel) -> None:
     store = lvol.store
-    with store.changing():
-        _check(lvol)
-        if lvol.parent is None and not lvol.is_external_clone:
-            raise OSError(errno.EINVAL, f"lvol {lvol.name!r} has no parent to decouple from")
-        if lvol.is_external_clone and lvol.external is None:
-            raise _degraded(lvol)
-        claim = lvol.claim("decouple")
-        claim.__enter__()
-    try:
+    with lvol.claim("decouple"):
+        with store.changing():
+            _check(lvol)
+            if lvol.parent is None and not lvol.is_external_clone:
+                raise OSError(errno.EINVAL, f"lvol {lvol.name!r} has no parent to decouple from")
+            if lvol.is_external_clone and lvol.external is None:
+                raise _degraded(lvol)
         _fill(lvol, 1, False, progress, cancel)
         with store.changing():
             _fill(lvol, 1, False, None, None)
-            metadata = without_checksums(lvol.metadata)
-            parent = lvol.parent
-            inherit_parent(metadata, parent.metadata if parent else BlobMetadata())
-            with store.engine.exclusive():
-                keep_zeros_behind_parent(lvol)
-                _change_parent(
-                    lvol,
-                    metadata,
-                    lambda: lvol.link_as(parent) if parent else lvol.link_parent(None),
-                )
-    finally:
-        claim.__exit__(None, None, None)
-    with store.lock:
-        store.notify("changed", lvol)
+            _move_up(lvol)
+            store.notify("changed", lvol)
+
+
+def _move_up(lvol: Lvol) -> None:
+    """Makes the parent's parent, of either kind or none, the lvol's."""
+    parent = lvol.parent
+    metadata = without_checksums(lvol.metadata)
+    inherit_parent(metadata, parent.metadata if parent else BlobMetadata())
+    with lvol.store.engine.exclusive():
+        keep_zeros_behind_parent(lvol)
+        _change_parent(
+            lvol, metadata, lambda: lvol.link_as(parent) if parent else lvol.link_parent(None)
+        )
 
 
 def _fill(lvol: Lvol, depth: int, zeros: bool, progress: Progress, cancel: Cancel) -> None:
@@ -125,6 +122,7 @@ def detach(lvol: Lvol) -> None:
     store = lvol.store
     with store.changing():
         _check(lvol)
+        lvol.check_idle()
         if lvol.is_external_clone:
             raise OSError(
                 errno.EINVAL,
@@ -144,6 +142,7 @@ def set_parent(lvol: Lvol, snapshot: Lvol) -> None:
     store = lvol.store
     with store.changing():
         _check(lvol)
+        lvol.check_idle()
         snapshot.check_live()
         reason = None
         if snapshot.store is not store:
@@ -175,6 +174,7 @@ def set_external_parent(lvol: Lvol, path: str, snapshot_id: str | None) -> None:
     store = lvol.store
     with store.changing():
         _check(lvol)
+        lvol.check_idle()
         snapshot_id = snapshot_id or default_external_id(path)
         field = external_id_field(snapshot_id)
         if not lvol.is_thin:
@@ -199,7 +199,6 @@ def set_external_parent(lvol: Lvol, path: str, snapshot_id: str | None) -> None:
 def _check(lvol: Lvol) -> None:
     lvol.check_live()
     lvol.check_metadata_writable()
-    lvol.check_idle()
 
 
 def _descends_from(lvol: Lvol, ancestor: Lvol) -> bool:

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -17,8 +17,6 @@ from lvolfs._native.engine import Engine
 from lvolfs.blobstore.contents import StoredBlob
 from lvolfs.blobstore.descriptors import BlobMetadata, Invalid
 from lvolfs.blobstore.errors import FormatError
-from lvolfs.blobstore.masks import MaskKind, bits_of, pack_mask
-from lvolfs.blobstore.metadata_page import root_index
 from lvolfs.blobstore.superblock import (
     MAX_CLUSTERS,
     PAGE,
@@ -26,6 +24,7 @@ from lvolfs.blobstore.superblock import (
     grown_superblock,
     parse_superblock,
 )
+from lvolfs.lvstore.closing import mark_clean
 from lvolfs.lvstore.external import (
     ExternalSnapshots,
     default_external_id,
@@ -262,37 +261,13 @@ class Lvstore:
         on_disk = self._device.pread(PAGE, 0)
         if not self.replayed and int.from_bytes(on_disk[16:20], "little") == 1:
             return
-        s = self._superblock
         blob_ids = {*self._lvols, *self._damaged_ids}
         if self._blob is not None:
             blob_ids.add(self._blob.id)
-        roots = bits_of((root_index(blob_id) for blob_id in blob_ids), s.md_len)
-        regions = [
-            (MaskKind.PAGES, s.used_page_mask_start, s.used_page_mask_len, s.md_len),
-            (MaskKind.BLOB_IDS, s.used_blobid_mask_start, s.used_blobid_mask_len, s.md_len),
-            (
-                MaskKind.CLUSTERS,
-                s.used_cluster_mask_start,
-                s.used_cluster_mask_len,
-                s.total_clusters,
-            ),
-        ]
-        data = {
-            MaskKind.PAGES: self.engine.used_pages_mask(),
-            MaskKind.BLOB_IDS: roots,
-            MaskKind.CLUSTERS: self.engine.used_clusters_mask(),
-        }
-        self.engine.write_superblock(replace(s, clean=False).pack())
-        for kind, start, slots, bits in regions:
-            # stores older than version 3 have no blob id mask
-            if slots:
-                region = pack_mask(kind, bits, data[kind], slots * s.page_size)
-                self._device.pwrite(region, start * s.page_size)
-        self._device.flush()
         # With a damaged blob the next open has to look at everything again; the masks are
         # there to keep what they have as used from being handed out.
-        if not self._damaged_ids:
-            self.engine.write_superblock(replace(s, clean=True).pack())
+        clean = not self._damaged_ids
+        mark_clean(self._device, self.engine, self._superblock, blob_ids, clean=clean)
 
     @property
     def closed(self) -> bool:

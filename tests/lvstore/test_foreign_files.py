@@ -102,6 +102,16 @@ def test_file_that_shrinks_while_open(healthy, tmp_path):
         assert store.get("v").pread(1000, 0) == first
 
 
+class Tangled:
+    """Where the store is, what its lvols hold, and where its metadata end."""
+
+    def __init__(self, path, content, end):
+        self.path, self.content, self.end = path, content, end
+
+    def __repr__(self):
+        return f"Tangled({self.path})"
+
+
 @pytest.fixture(scope="module")
 def tangled(tmp_path_factory):
     """A store with a bit of everything, and what its lvols hold."""
@@ -120,7 +130,7 @@ def tangled(tmp_path_factory):
         store.create_volume("thick", 20 * 8192, thick=True)
         content = {lvol.name: lvol.pread(lvol.size, 0) for lvol in store.lvols}
         end = store.engine.metadata_clusters * 8192
-    return path, content, end
+    return Tangled(path, content, end)
 
 
 @settings(
@@ -133,7 +143,7 @@ def tangled(tmp_path_factory):
     unclean=st.booleans(),
 )
 def test_flipped_bits_in_the_metadata(tangled, tmp_path, damage, unclean):
-    path, content, end = tangled
+    path, content, end = tangled.path, tangled.content, tangled.end
     copy = tmp_path / "copy"
     shutil.copyfile(path, copy)
     with copy.open("r+b") as file:
@@ -153,10 +163,9 @@ def test_flipped_bits_in_the_metadata(tangled, tmp_path, damage, unclean):
         with Lvstore.open(str(copy), read_only=read_only) as store:
             shown = {lvol.name for lvol in store.lvols}
             assert shown <= set(content)
-            if unclean or store.damaged:
-                assert len(shown) + len(store.damaged) >= len(content) - len(damage)
-            else:
-                assert shown == set(content)
+            # to be lost without a word it takes more than one flipped bit
+            lost = len(content) - len(shown) - len(store.damaged)
+            assert lost <= (len(damage) if unclean else len(damage) // 2)
             for lvol in store.lvols:
                 assert lvol.pread(lvol.size, 0) == content[lvol.name]
             if not read_only and store.free_clusters > 3:
