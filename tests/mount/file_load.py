@@ -48,14 +48,15 @@ def main(directory: Path, seed: int) -> None:
     while True:
         folder = directory / f"d{chance.randrange(5)}"
         kind = chance.random()
-        if kind < 0.5 or len(names) < 10:
+        # Bounded in number, however fast the machine: a full file system would end it.
+        if (kind < 0.5 and len(names) < 60) or len(names) < 10:
             folder.mkdir(exist_ok=True)
             flush(directory)
             number += 1
             name = f"f{seed}-{number}"
             keep(folder, name, content(name), chance)
             names.append((folder, name))
-        elif kind < 0.8 and len(names) > 60:
+        elif kind < 0.8 and len(names) > 30:
             folder, name = names.pop(chance.randrange(len(names)))
             print("gone", name, flush=True)
             (folder / name).unlink()
