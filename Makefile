@@ -36,9 +36,9 @@ demo: ## full and delta rebuild of a replica, on real files, measured
 	@scripts/setup --demo
 	.venv/bin/python demo/demo.py
 
-bench: ## quick benchmark against the raw file, cp and xxhsum
-	@scripts/setup --test
-	.venv/bin/python -m bench
+bench: ## measure beside qcow2, nbdkit, XFS, btrfs, rsync...: half an hour, as root (QUICK=1: 3 min)
+	@scripts/setup --bench
+	.venv/bin/python -m bench $(if $(QUICK),--quick) --json bench.json $(BENCH_ARGS)
 
 clean: ## remove .venv and everything built
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

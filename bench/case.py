@@ -1,0 +1,85 @@
+"""A case: one piece of work that several contestants do, and the samples that it gave."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Sample = dict[str, float]
+"""One measurement. "value" is the figure that counts, in the case's unit; others are beside it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """`measure(contestant)` does the work once and returns a Sample.
+
+    `rounds` limits how often slow contestants are measured: {"rsync": 1}.
+    """
+
+    key: str
+    title: str
+    unit: str
+    contestants: tuple[str, ...]
+    measure: Callable[[str], Sample]
+    better: Literal["more", "less"] = "more"
+    rounds: dict[str, int] = field(default_factory=dict)
+
+    def limited_to(self, wanted: set[str]) -> "Case | None":
+        """The same with fewer contestants; None if none is left."""
+        left = tuple(name for name in self.contestants if not wanted or name in wanted)
+        if not left:
+            return None
+        return Case(self.key, self.title, self.unit, left, self.measure, self.better, self.rounds)
+
+
+@dataclass
+class Outcome:
+    """All samples of a case, by contestant, in the order of the rounds."""
+
+    key: str
+    title: str
+    unit: str
+    better: str
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+
+    def values(self, contestant: str, figure: str = "value") -> list[float]:
+        return [s[figure] for s in self.samples.get(contestant, []) if figure in s]
+
+    def median(self, contestant: str, figure: str = "value") -> float | None:
+        values = self.values(contestant, figure)
+        return statistics.median(values) if values else None
+
+    def spread(self, contestant: str, figure: str = "value") -> tuple[float, float] | None:
+        """Least and greatest sample."""
+        values = self.values(contestant, figure)
+        return (min(values), max(values)) if values else None
+
+    def ratio(self, contestant: str, against: str, figure: str = "value") -> float | None:
+        """How many times better `contestant` is, by medians; 2.0 is twice as good."""
+        mine, others = self.median(contestant, figure), self.median(against, figure)
+        if not mine or not others:
+            return None
+        return mine / others if self.better == "more" else others / mine
+
+    def ratio_spread(self, contestant: str, against: str) -> tuple[float, float] | None:
+        """Least and greatest ratio of the two within one round."""
+        pairs = list(zip(self.values(contestant), self.values(against), strict=False))
+        if not pairs or not all(mine and other for mine, other in pairs):
+            return None
+        ratios = [m / o if self.better == "more" else o / m for m, o in pairs]
+        return min(ratios), max(ratios)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "title": self.title,
+            "unit": self.unit,
+            "better": self.better,
+            "samples": self.samples,
+            "medians": {name: self.median(name) for name in self.samples},
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Outcome":
+        names = ("key", "title", "unit", "better", "samples")
+        return cls(**{name: document[name] for name in names})

@@ -1,0 +1,151 @@
+"""fio on a file of every contestant: by block size, depth, engine; direct and buffered."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import fio
+from bench.case import Case, Sample
+from bench.peers.block_files import BlockFiles, scratch_directory
+from bench.settings import Settings
+
+ALL = ("lvolfs", "flat-lane", "raw", "qcow2", "nbdfuse", "pyfuse3", "xfs")
+MAIN = ("lvolfs", "flat-lane", "raw", "qcow2")
+PAGE_CACHED = {"raw"}
+"""Measured without O_DIRECT, which would take it out of the page cache that all others are in."""
+
+MODES = {
+    "randread": "random read",
+    "randwrite": "random overwrite",
+    "randrw": "random 70/30 mix",
+    "read": "sequential read",
+    "write": "sequential overwrite",
+}
+
+
+def flush(path: Path) -> None:
+    """Between samples: what one wrote does not go to the disk during the next."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_case(
+    files: BlockFiles,
+    settings: Settings,
+    mode: str,
+    block: str,
+    contestants: tuple[str, ...],
+    *,
+    engine: str = "libaio",
+    depth: int = 1,
+    jobs: int = 1,
+    direct: bool = True,
+    prefix: str = "fio",
+    seconds: float | None = None,
+    rounds: int | None = None,
+) -> Case:
+    by_rate = block in ("128k", "1m")
+
+    def measure(name: str) -> Sample:
+        path = files[name]
+        sample = fio.run(
+            path,
+            mode,
+            block,
+            engine=engine,
+            depth=depth,
+            jobs=jobs,
+            direct=direct and name not in PAGE_CACHED,
+            seconds=seconds or settings.seconds,
+        )
+        if "read" not in mode:
+            flush(path)
+        sample["value"] = sample["bytes"] / 1e9 if by_rate else sample["iops"]
+        return sample
+
+    cache = "direct" if direct else "buffered"
+    load = f"qd{depth}" if jobs == 1 else f"{jobs}jobs"
+    size = {"4k": "4 KiB", "128k": "128 KiB", "1m": "1 MiB"}.get(block, block)
+    return Case(
+        key=f"{prefix}.{mode}.{block}.{load}.{engine}.{cache}",
+        title=f"{size} {MODES[mode]}, {load.replace('jobs', ' jobs').upper()}, {engine}, {cache}",
+        unit="GB/s" if by_rate else "IOPS",
+        contestants=contestants,
+        measure=measure,
+        rounds=dict.fromkeys(contestants, rounds) if rounds else {},
+    )
+
+
+def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
+    def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
+        return make_case(files, settings, mode, block, who, **load)  # type: ignore[arg-type]
+
+    cases = []
+    for mode in ("randread", "randwrite", "randrw"):
+        disk = ("disk",) if mode == "randread" else ()
+        cases += [
+            case(mode, "4k", ALL + disk, engine="psync"),
+            case(mode, "4k", ALL + disk, engine="libaio", depth=32),
+            case(mode, "4k", engine="psync", jobs=4),
+        ]
+    for mode in ("read", "write"):
+        cases += [case(mode, "1m", depth=4)]
+        if not settings.quick:
+            cases += [case(mode, "128k", depth=8)]
+    if settings.quick:
+        return cases
+    for mode in ("randread", "randwrite"):
+        cases += [
+            case(mode, "4k", MAIN, engine="io_uring", depth=32),
+            case(mode, "4k", MAIN, engine="libaio"),
+            case(mode, "4k", engine="psync", direct=False),
+        ]
+    for mode in ("read", "write"):
+        cases += [case(mode, "1m", engine="psync", direct=False)]
+    return cases
+
+
+SWEEP_BLOCKS = ("4k", "16k", "64k", "256k", "1m")
+SWEEP_DEPTHS = (1, 4, 16, 64)
+
+
+def sweep_cases(files: BlockFiles, settings: Settings) -> list[Case]:
+    """For the plots: IOPS and latency over block size and depth; one round, one second each."""
+    return [
+        make_case(
+            files,
+            settings,
+            mode,
+            block,
+            ("lvolfs", "flat-lane", "qcow2"),
+            depth=depth,
+            prefix="sweep",
+            seconds=0.7,
+            rounds=1,
+        )
+        for mode in ("randread", "randwrite")
+        for block in SWEEP_BLOCKS
+        for depth in SWEEP_DEPTHS
+    ]
+
+
+@contextlib.contextmanager
+def open_fio(settings: Settings) -> Iterator[list[Case]]:
+    with (
+        scratch_directory(settings.directory) as directory,
+        BlockFiles(directory, settings.volume_size) as files,
+    ):
+        yield data_path_cases(files, settings)
+
+
+@contextlib.contextmanager
+def open_sweep(settings: Settings) -> Iterator[list[Case]]:
+    with (
+        scratch_directory(settings.directory) as directory,
+        BlockFiles(directory, settings.volume_size) as files,
+    ):
+        yield [] if settings.quick else sweep_cases(files, settings)

@@ -1,0 +1,1 @@
+"""What lvolfs is measured against, each started with its best documented settings."""

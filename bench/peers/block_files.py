@@ -1,0 +1,248 @@
+"""Files to run fio on, one per contestant, each with the same content of the same size."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench.processes import LVOLFS, daemon, execute, lvolfs, unmount
+
+HERE = Path(__file__).parent
+MIB = 1 << 20
+
+
+def write_random(path: Path, size: int) -> None:
+    """`size` random bytes in `path`, durable. Works on new files, volumes and devices."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        for offset in range(0, size, MIB):
+            file.write(os.urandom(min(MIB, size - offset)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def copy_content(content: Path, target: Path) -> None:
+    execute("dd", f"if={content}", f"of={target}", "bs=1M", "conv=notrunc,fsync", "status=none")
+
+
+def warm(*paths: Path) -> None:
+    """Reads files, so that they are in the page cache."""
+    for path in paths:
+        execute("dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none")
+
+
+@contextlib.contextmanager
+def scratch_directory(parent: Path) -> Iterator[Path]:
+    """A new directory that is gone afterwards; never follows into what is mounted below it."""
+    directory = Path(tempfile.mkdtemp(prefix="lvolfs-bench-", dir=parent))
+    try:
+        yield directory
+    finally:
+        execute("rm", "-rf", "--one-file-system", directory)
+
+
+@contextlib.contextmanager
+def mounted_store(store: Path, mountpoint: Path, *options: str) -> Iterator[int]:
+    """A store mounted by lvolfs; gives the daemon's process id."""
+    mountpoint.mkdir(exist_ok=True)
+    words = ["-o", ",".join(options)] if options else []
+    with daemon(
+        LVOLFS,
+        "mount",
+        "--foreground",
+        *words,
+        store,
+        mountpoint,
+        ready=lambda: os.path.ismount(mountpoint) and (mountpoint / ".lvolfs").exists(),
+        end=lambda: unmount(mountpoint),
+    ) as process:
+        yield process.pid
+
+
+@contextlib.contextmanager
+def lvolfs_volume(content: Path, directory: Path) -> Iterator[Path]:
+    """A fully written volume of a mounted store."""
+    size = content.stat().st_size
+    store, mountpoint = directory / "lvolfs.store", directory / "lvolfs"
+    lvolfs("create", store, "--size", str(size + size // 8 + 64 * MIB))
+    with mounted_store(store, mountpoint):
+        volume = mountpoint / "volumes/bench"
+        with volume.open("wb") as file:
+            file.truncate(size)
+        copy_content(content, volume)
+        warm(store)
+        yield volume
+    store.unlink()
+
+
+@contextlib.contextmanager
+def raw_file(content: Path, directory: Path) -> Iterator[Path]:
+    directory.mkdir(exist_ok=True)
+    path = directory / "raw"
+    execute("cp", "--reflink=never", content, path)
+    execute("sync", path)
+    warm(path)
+    yield path
+    path.unlink()
+
+
+@contextlib.contextmanager
+def python_peer(script: str, content: Path, directory: Path) -> Iterator[Path]:
+    """One of the small file systems in this directory, over a flat file."""
+    name = script.removesuffix(".py")
+    mountpoint = directory / name
+    mountpoint.mkdir()
+    with (
+        raw_file(content, directory / f"{name}.d") as flat,
+        daemon(
+            sys.executable,
+            HERE / script,
+            flat,
+            mountpoint,
+            ready=lambda: os.path.ismount(mountpoint) and (mountpoint / "flat").exists(),
+            end=lambda: unmount(mountpoint),
+        ),
+    ):
+        yield mountpoint / "flat"
+    mountpoint.rmdir()
+
+
+def flat_lane(content: Path, directory: Path) -> contextlib.AbstractContextManager[Path]:
+    return python_peer("flat_lane.py", content, directory)
+
+
+def flat_pyfuse3(content: Path, directory: Path) -> contextlib.AbstractContextManager[Path]:
+    return python_peer("flat_pyfuse3.py", content, directory)
+
+
+@contextlib.contextmanager
+def qcow2_export(image: Path, *, aio: str = "threads") -> Iterator[Path]:
+    """A qcow2 image as a file, by qemu-storage-daemon's FUSE export.
+
+    The image is in the host's page cache (the default cache mode of the file driver), all of
+    its tables in the daemon's.
+    """
+    mountpoint = image.with_suffix(".export")
+    mountpoint.touch()
+    with daemon(
+        "qemu-storage-daemon",
+        "--blockdev",
+        f"driver=file,node-name=file,filename={image},aio={aio},discard=unmap",
+        "--blockdev",
+        "driver=qcow2,node-name=image,file=file,discard=unmap,l2-cache-size=67108864,"
+        "refcount-cache-size=16777216,lazy-refcounts=on",
+        "--export",
+        f"type=fuse,id=export,node-name=image,mountpoint={mountpoint},writable=on",
+        ready=lambda: os.path.ismount(mountpoint),
+    ):
+        yield mountpoint
+    mountpoint.unlink()
+
+
+@contextlib.contextmanager
+def qcow2_file(content: Path, directory: Path) -> Iterator[Path]:
+    """A fully allocated qcow2 image with lvolfs's cluster size."""
+    image = directory / "image.qcow2"
+    options = "cluster_size=1M,lazy_refcounts=on"
+    execute("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", options, content, image)
+    execute("sync", image)
+    warm(image)
+    with qcow2_export(image) as path:
+        yield path
+    image.unlink()
+
+
+@contextlib.contextmanager
+def nbdfuse_file(content: Path, directory: Path) -> Iterator[Path]:
+    """nbdkit's file plugin behind nbdfuse with its 4 connections."""
+    socket, mountpoint = directory / "nbdkit.sock", directory / "nbdfuse"
+    mountpoint.mkdir()
+    path = mountpoint / "flat"
+    with (
+        raw_file(content, directory / "nbdkit.d") as flat,
+        daemon("nbdkit", "-f", "-U", socket, "file", flat, ready=socket.exists),
+        daemon(
+            "nbdfuse",
+            path,
+            f"nbd+unix:///?socket={socket}",
+            ready=lambda: os.path.ismount(mountpoint) and path.exists(),
+            end=lambda: unmount(mountpoint),
+        ),
+    ):
+        yield path
+    mountpoint.rmdir()
+    socket.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def loop_file_system(image: Path, size: int, *mkfs: str) -> Iterator[Path]:
+    """A file system on a loop device over a new sparse file in the page cache."""
+    with image.open("xb") as file:
+        file.truncate(size)
+    mountpoint = image.with_suffix(".mnt")
+    mountpoint.mkdir()
+    execute(*mkfs, image)
+    execute("mount", "-o", "loop", image, mountpoint)
+    try:
+        yield mountpoint
+    finally:
+        unmount(mountpoint)
+    mountpoint.rmdir()
+    image.unlink()
+
+
+@contextlib.contextmanager
+def xfs_file(content: Path, directory: Path) -> Iterator[Path]:
+    """A file on XFS with reflinks, on a loop device."""
+    size = max(2 * content.stat().st_size, 512 * MIB)
+    image = directory / "xfs.img"
+    with loop_file_system(image, size, "mkfs.xfs", "-q", "-m", "reflink=1") as mountpoint:
+        path = mountpoint / "flat"
+        execute("cp", content, path)
+        execute("sync", path)
+        warm(image)
+        yield path
+
+
+FILES: dict[str, Callable[[Path, Path], contextlib.AbstractContextManager[Path]]] = {
+    "lvolfs": lvolfs_volume,
+    "flat-lane": flat_lane,
+    "raw": raw_file,
+    "disk": raw_file,
+    "qcow2": qcow2_file,
+    "nbdfuse": nbdfuse_file,
+    "pyfuse3": flat_pyfuse3,
+    "xfs": xfs_file,
+}
+
+
+class BlockFiles:
+    """The contestants' files, made and started when they are first asked for."""
+
+    def __init__(self, directory: Path, size: int) -> None:
+        self.directory = directory
+        self.size = size
+        self.stack = contextlib.ExitStack()
+        self.files: dict[str, Path] = {}
+
+    def __enter__(self) -> "BlockFiles":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    @property
+    def content(self) -> Path:
+        """A plain file with what every contestant's file starts with."""
+        path = self.directory / "content"
+        if not path.exists():
+            write_random(path, self.size)
+        return path
+
+    def __getitem__(self, name: str) -> Path:
+        if name not in self.files:
+            home = self.directory / f"{name}.files"
+            home.mkdir()
+            self.files[name] = self.stack.enter_context(FILES[name](self.content, home))
+        return self.files[name]

@@ -1,0 +1,72 @@
+"""Tables: the ratio table with its targets, and every case with medians and ranges."""
+
+from collections.abc import Iterable, Mapping
+
+from rich.table import Table
+
+from bench.case import Outcome
+from bench.targets import Row, judge
+
+
+def figure(value: float) -> str:
+    """Three to four significant digits; thousands with commas."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}"
+
+
+def span(limits: tuple[float, float] | None) -> str:
+    return f"{figure(limits[0])} - {figure(limits[1])}" if limits else ""
+
+
+def verdict(row: Row) -> str:
+    return {True: "yes", False: "NO", None: "not measured"}[row.met]
+
+
+def target_cells(row: Row) -> list[str]:
+    measured = (
+        "" if row.measured is None else f"{figure(row.measured)} {row.unit}".replace(" x", "x")
+    )
+    return [row.title, row.target, measured, span(row.spread), verdict(row)]
+
+
+TARGET_HEADER = ["work", "target", "measured", "range", "met"]
+CASE_HEADER = ["case", "unit", "contestant", "median", "range", "lvolfs ratio"]
+
+
+def case_cells(outcome: Outcome) -> list[list[str]]:
+    rows = []
+    for number, name in enumerate(outcome.samples):
+        ratio = outcome.ratio("lvolfs", name) if name != "lvolfs" else None
+        rows.append(
+            [
+                outcome.title if number == 0 else "",
+                outcome.unit if number == 0 else "",
+                name,
+                figure(outcome.median(name) or 0.0),
+                span(outcome.spread(name)),
+                "" if ratio is None else f"{ratio:.2f}x",
+            ]
+        )
+    return rows
+
+
+def grid(title: str, header: list[str], rows: Iterable[list[str]], right: set[int]) -> Table:
+    table = Table(title=title)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number in right else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def target_table(outcomes: Mapping[str, Outcome]) -> Table:
+    rows = [target_cells(row) for row in judge(outcomes) if row.measured is not None]
+    return grid("ratios of medians, and their targets", TARGET_HEADER, rows, {1, 2, 3})
+
+
+def case_table(outcomes: Mapping[str, Outcome]) -> Table:
+    rows = [cells for outcome in outcomes.values() for cells in case_cells(outcome)]
+    return grid("medians, with the range over all rounds", CASE_HEADER, rows, {3, 4, 5})

@@ -1,0 +1,54 @@
+"""The JSON document of a run, and merging one run into another."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.case import Outcome
+
+FORMAT = 1
+
+
+class ResultError(RuntimeError):
+    """A file that is no benchmark result."""
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def document(outcomes: list[Outcome], **about: Any) -> dict[str, Any]:
+    return {"format": FORMAT, **about, "cases": [outcome.document() for outcome in outcomes]}
+
+
+def load(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ResultError(f"{path} is not JSON ({error}): give a file that --json wrote") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ResultError(f"{path} is no result of this benchmark: give a file that --json wrote")
+    return found
+
+
+def outcomes(found: dict[str, Any]) -> dict[str, Outcome]:
+    return {case["key"]: Outcome.from_document(case) for case in found["cases"]}
+
+
+def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new`, and what only `old` measured.
+
+    A case is taken from one of them as a whole: ratios are never made across runs. "slices"
+    lists the runs that the cases are from.
+    """
+    measured = {case["key"] for case in new["cases"]}
+    kept = [case for case in old["cases"] if case["key"] not in measured]
+    slices = [*old.get("slices", []), *new.get("slices", [])]
+    return {**new, "slices": slices, "cases": kept + new["cases"]}
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_suffix(path.suffix + ".new")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)

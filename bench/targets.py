@@ -1,0 +1,114 @@
+"""What the figures have to be: each row of the ratio table, and whether it is met."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.case import Outcome
+
+Outcomes = Mapping[str, Outcome]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One judged row. `measured` is None when its cases were not run."""
+
+    title: str
+    target: str
+    measured: float | None
+    spread: tuple[float, float] | None
+    unit: str
+    met: bool | None
+
+
+@dataclass(frozen=True)
+class RatioTarget:
+    """`contestant` of the case is `least` times better than `against`.
+
+    `against_key`: another case that `against` is taken from.
+    """
+
+    title: str
+    key: str
+    against: str
+    least: float
+    contestant: str = "lvolfs"
+    against_key: str | None = None
+
+    def judge(self, outcomes: Outcomes) -> Row:
+        mine, other = outcomes.get(self.key), outcomes.get(self.against_key or self.key)
+        ratio = spread = None
+        if mine and other and self.against_key is None:
+            ratio = mine.ratio(self.contestant, self.against)
+            spread = mine.ratio_spread(self.contestant, self.against)
+        elif mine and other:
+            a, b = mine.median(self.contestant), other.median(self.against)
+            ratio = None if not a or not b else a / b if mine.better == "more" else b / a
+        return Row(
+            self.title,
+            f"≥ {self.least:g}x",
+            ratio,
+            spread,
+            "x",
+            None if ratio is None else ratio >= self.least,
+        )
+
+
+@dataclass(frozen=True)
+class LimitTarget:
+    """The contestant's median is at least, or at most, so much."""
+
+    title: str
+    key: str
+    limit: float
+    unit: str
+    contestant: str = "lvolfs"
+    at_least: bool = False
+    figure: str = "value"
+
+    def judge(self, outcomes: Outcomes) -> Row:
+        case = outcomes.get(self.key)
+        median = case.median(self.contestant, self.figure) if case else None
+        met = None
+        if median is not None:
+            met = median >= self.limit if self.at_least else median < self.limit
+        return Row(
+            self.title,
+            f"{'≥' if self.at_least else '<'} {self.limit:g} {self.unit}",
+            median,
+            case.spread(self.contestant, self.figure) if case else None,
+            self.unit,
+            met,
+        )
+
+
+READ32 = "fio.randread.4k.qd32.libaio.direct"
+WRITE32 = "fio.randwrite.4k.qd32.libaio.direct"
+READ1 = "fio.randread.4k.qd1.psync.direct"
+WRITE1 = "fio.randwrite.4k.qd1.psync.direct"
+WRITE4 = "fio.randwrite.4k.4jobs.psync.direct"
+
+TARGETS: list[RatioTarget | LimitTarget] = [
+    RatioTarget("4 KiB random read, QD32, vs qcow2", READ32, "qcow2", 4.0),
+    RatioTarget("4 KiB random overwrite, QD32, vs qcow2", WRITE32, "qcow2", 2.5),
+    RatioTarget("4 KiB random read, QD1, vs qcow2", READ1, "qcow2", 2.0),
+    RatioTarget("4 KiB random read, QD32, vs pyfuse3", READ32, "pyfuse3", 8.0),
+    RatioTarget("4 KiB random overwrite, QD32, vs pyfuse3", WRITE32, "pyfuse3", 8.0),
+    RatioTarget("4 KiB random read, QD1, vs pyfuse3", READ1, "pyfuse3", 8.0),
+    RatioTarget("4 KiB random read, QD32, vs flat lane", READ32, "flat-lane", 0.93),
+    RatioTarget("4 KiB random overwrite, QD32, vs flat lane", WRITE32, "flat-lane", 0.93),
+    RatioTarget("4 KiB random read, QD1, vs flat lane", READ1, "flat-lane", 0.93),
+    RatioTarget(
+        "1 MiB sequential read vs flat lane", "fio.read.1m.qd4.libaio.direct", "flat-lane", 0.95
+    ),
+    RatioTarget(
+        "1 MiB sequential overwrite vs flat lane",
+        "fio.write.1m.qd4.libaio.direct",
+        "flat-lane",
+        0.95,
+    ),
+    RatioTarget("4 KiB random overwrite, 4 jobs vs 1", WRITE4, "lvolfs", 2.5, against_key=WRITE1),
+]
+
+
+def judge(outcomes: Outcomes) -> list[Row]:
+    return [target.judge(outcomes) for target in TARGETS]

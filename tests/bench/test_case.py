@@ -1,0 +1,80 @@
+"""Statistics of samples and the order of rounds."""
+
+from bench import rounds
+from bench.case import Case, Outcome
+
+
+def outcome(better: str = "more", **values: list[float]) -> Outcome:
+    samples = {name: [{"value": v} for v in series] for name, series in values.items()}
+    return Outcome("key", "title", "IOPS", better, samples)
+
+
+def test_ratio_is_of_medians_and_not_of_means():
+    found = outcome(lvolfs=[100, 300, 1000], peer=[50, 100, 10])
+    assert found.ratio("lvolfs", "peer") == 6.0
+
+
+def test_where_less_is_better_the_ratio_is_how_many_times_faster():
+    found = outcome("less", lvolfs=[2.0, 2.0], peer=[10.0, 10.0])
+    assert found.ratio("lvolfs", "peer") == 5.0
+
+
+def test_ratio_of_what_was_not_measured_is_none():
+    found = outcome(lvolfs=[1.0])
+    assert found.ratio("lvolfs", "peer") is None
+    assert found.ratio_spread("lvolfs", "peer") is None
+    assert found.spread("peer") is None
+
+
+def test_ratio_spread_pairs_samples_of_one_round():
+    found = outcome(lvolfs=[10, 20, 30], peer=[10, 5, 10])
+    assert found.ratio_spread("lvolfs", "peer") == (1.0, 4.0)
+
+
+def test_other_figures_of_a_sample():
+    found = Outcome("k", "t", "s", "less", {"a": [{"value": 1, "bytes": 5}, {"value": 2}]})
+    assert found.median("a", "bytes") == 5
+
+
+def test_document_round_trip():
+    found = outcome(lvolfs=[1, 2], peer=[3])
+    assert Outcome.from_document(found.document()) == found
+
+
+def test_every_contestant_leads_once():
+    names = ["a", "b", "c", "d"]
+    orders = [rounds.rotated(names, number) for number in range(8)]
+    assert all(sorted(order) == names for order in orders)
+    assert {order[0] for order in orders} == set(names)
+
+
+def test_rounds_are_interleaved_and_slow_contestants_limited():
+    taken = []
+
+    def case(key: str) -> Case:
+        def measure(name: str) -> dict[str, float]:
+            taken.append((key, name))
+            return {"value": float(len(taken))}
+
+        return Case(key, key, "s", ("fast", "slow"), measure, rounds={"slow": 1})
+
+    said: list[str] = []
+    outcomes = rounds.run([case("x"), case("y")], 2, said.append)
+    assert taken == [
+        ("x", "fast"),
+        ("x", "slow"),
+        ("y", "fast"),
+        ("y", "slow"),
+        ("x", "fast"),
+        ("y", "fast"),
+    ]
+    assert [len(o.samples["fast"]) for o in outcomes] == [2, 2]
+    assert [len(o.samples["slow"]) for o in outcomes] == [1, 1]
+    assert len(said) == 6
+
+
+def test_limiting_contestants():
+    case = Case("k", "t", "s", ("a", "b"), lambda name: {"value": 1.0})
+    assert case.limited_to({"b", "z"}).contestants == ("b",)
+    assert case.limited_to(set()).contestants == ("a", "b")
+    assert case.limited_to({"z"}) is None

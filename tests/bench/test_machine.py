@@ -1,0 +1,42 @@
+"""The refusal to measure beside other load."""
+
+import multiprocessing
+import time
+
+import pytest
+
+from bench import machine
+
+STAT = "cpu  100 20 30 800 40 5 5 {stolen} 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def test_idle_counts_waiting_for_disks_and_stolen_is_apart():
+    assert machine.processor_times(STAT.format(stolen=7)) == (840, 7, 1007)
+
+
+def test_busy_share():
+    assert machine.busy_share((100, 0, 200), (150, 0, 300)) == 0.5
+    assert machine.busy_share((1, 0, 1), (1, 0, 1)) == 0.0
+
+
+def test_refuses_and_names_the_load():
+    spinning = multiprocessing.get_context("fork").Process(target=spin)
+    spinning.start()
+    try:
+        time.sleep(0.05)
+        with pytest.raises(machine.LoadError) as refused:
+            machine.refuse_beside_load(0.5, limit=0.01)
+    finally:
+        spinning.kill()
+        spinning.join()
+    assert f"({spinning.pid})" in str(refused.value)
+    assert "--force" in str(refused.value)
+
+
+def test_an_idle_machine_is_accepted():
+    assert machine.refuse_beside_load(0.05, limit=1.0) <= 1.0
