@@ -269,7 +269,7 @@ class Lvol:
             self.store.check_new_name(name)
             self.check_metadata_writable()
             self.write_metadata(lvol_xattrs.changed(self, {"name": renamed_field(name)}))
-            self.name = name
+            self.store.rename_lvol(self, name)
             self.store.notify("renamed", self)
 
     def delete(self) -> None:

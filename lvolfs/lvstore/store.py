@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,6 +34,7 @@ from lvolfs.lvstore.external import (
 from lvolfs.lvstore.formatting import EMPTY_SIZE, format_store, name_content
 from lvolfs.lvstore.loading import LoadedStore, is_frozen, load_store
 from lvolfs.lvstore.lvol import Lvol, LvolNotFound
+from lvolfs.lvstore.lvol_table import LvolTable
 from lvolfs.lvstore.names import (
     check_name,
     fits_a_file_name,
@@ -92,7 +93,7 @@ class Lvstore:
         self.externals = ExternalSnapshots(external_snapshots)
         self._device = device
         self._superblock = superblock
-        self._lvols: dict[int, Lvol] = {}
+        self._lvols = LvolTable()
         self._failure: OSError | None = None
         self._closed = False
         # the store's own blob: its name and uuid
@@ -178,17 +179,14 @@ class Lvstore:
         if super_blob in loaded.blobs:
             self._blob = loaded.blobs[super_blob]
             self._metadata = contents.blobs[super_blob].metadata
-        names: set[str] = set()
         for blob_id, blob in loaded.blobs.items():
             if blob_id != super_blob:
-                lvol = self._lvol_from_disk(blob, contents.blobs[blob_id], names)
-                names.add(lvol.name)
-                self._lvols[blob_id] = lvol
+                self._lvols.add(self._lvol_from_disk(blob, contents.blobs[blob_id]))
         with self.engine.exclusive():
-            for blob_id, lvol in self._lvols.items():
+            for blob_id, lvol in self._lvols.by_id.items():
                 parent_id = contents.blobs[blob_id].link("SNAP")
                 if parent_id is not None:
-                    lvol.link_parent(self._lvols[parent_id])
+                    lvol.link_parent(self._lvols.by_id[parent_id])
                 elif (snapshot_id := external_id_of(lvol.metadata)) is not None:
                     lvol.link_external(self.externals.find(snapshot_id))
             if not self.read_only:
@@ -196,11 +194,11 @@ class Lvstore:
         if not self.read_only:
             self.engine.start_flusher(FLUSH_INTERVAL)
 
-    def _lvol_from_disk(self, blob: Blob, stored: StoredBlob, names: Container[str]) -> Lvol:
+    def _lvol_from_disk(self, blob: Blob, stored: StoredBlob) -> Lvol:
         """Names that cannot be shown, or are taken, give way to the uuid."""
         lvol_uuid = uuid_field(stored.metadata) or f"{self.uuid}_{blob.id}"
         name = stored.name or ""
-        if not fits_a_file_name(name) or name in names:
+        if not fits_a_file_name(name) or self._lvols.named(name) is not None:
             log.warning("store %r: name %r is shown as %r", self.path, name, lvol_uuid)
             name = lvol_uuid
         return Lvol(self, blob, stored.metadata, name, lvol_uuid, frozen=is_frozen(stored))
@@ -208,7 +206,7 @@ class Lvstore:
     def _repair(self, loaded: LoadedStore) -> None:
         """Makes durable what the crash left undone, in an order that can crash again."""
         for blob_id in sorted(loaded.shared_with_parent):
-            lvol = self._lvols[blob_id]
+            lvol = self._lvols.by_id[blob_id]
             if lvol.parent is not None:
                 lvol.blob.drop_shared_with(lvol.parent.blob)
                 self.engine.persist(lvol.blob)
@@ -261,7 +259,7 @@ class Lvstore:
         on_disk = self._device.pread(PAGE, 0)
         if not self.replayed and int.from_bytes(on_disk[16:20], "little") == 1:
             return
-        blob_ids = {*self._lvols, *self._damaged_ids}
+        blob_ids = {*self._lvols.by_id, *self._damaged_ids}
         if self._blob is not None:
             blob_ids.add(self._blob.id)
         # With a damaged blob the next open has to look at everything again; the masks are
@@ -328,7 +326,7 @@ class Lvstore:
     @property
     def lvols(self) -> list[Lvol]:
         with self.lock:
-            return sorted(self._lvols.values(), key=lambda lvol: lvol.name)
+            return sorted(self._lvols, key=lambda lvol: lvol.name)
 
     @property
     def volumes(self) -> list[Lvol]:
@@ -343,12 +341,9 @@ class Lvstore:
         with self.lock:
             prefix, _, rest = ref.partition("/")
             name = rest if rest and prefix == self.name else ref
-            for lvol in self._lvols.values():
-                if lvol.name == name:
-                    return lvol
-            for lvol in self._lvols.values():
-                if lvol.uuid == ref.lower():
-                    return lvol
+            lvol = self._lvols.named(name) or self._lvols.with_uuid(ref)
+            if lvol is not None:
+                return lvol
             for damaged in self.damaged:
                 if damaged.name == name:
                     raise OSError(
@@ -403,11 +398,15 @@ class Lvstore:
     def add_lvol(self, blob: Blob, metadata: BlobMetadata, name: str) -> Lvol:
         """Takes a blob that was just made into the list of lvols."""
         lvol = Lvol(self, blob, metadata, name, uuid_field(metadata) or "")
-        self._lvols[blob.id] = lvol
+        self._lvols.add(lvol)
         return lvol
 
     def remove_lvol(self, lvol: Lvol) -> None:
-        del self._lvols[lvol.id]
+        self._lvols.remove(lvol)
+
+    def rename_lvol(self, lvol: Lvol, name: str) -> None:
+        """In memory: it is found by its new name from now on."""
+        self._lvols.rename(lvol, name)
 
     def has_damaged_children(self, lvol: Lvol) -> bool:
         return lvol.id in self._damaged_parents
@@ -418,7 +417,7 @@ class Lvstore:
 
     def check_new_name(self, name: str) -> None:
         check_name(name, "lvol")
-        if any(lvol.name == name for lvol in self._lvols.values()):
+        if self._lvols.named(name) is not None:
             raise OSError(errno.EEXIST, f"lvol {name!r} exists already in store {self.name!r}")
 
     def clusters_for(self, size: int, subject: str) -> int:

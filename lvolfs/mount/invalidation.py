@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Invalidator:
-    """Follows a store's events: renews the index at once, and the kernel's pages soon.
+    """Follows a store's events: updates the index at once, and the kernel's pages soon.
 
     Names and attributes are never cached (see Attributes), so there are only pages to drop.
     That matters beyond speed: dropping a name waits for the lock of its directory, which a
@@ -39,7 +39,7 @@ class Invalidator:
 
     def on_event(self, kind: str, lvol: Lvol) -> None:
         """A callback of Lvstore.events: any thread, with the store's lock held."""
-        self._index.refresh()
+        self._index.update(lvol)
         if kind in ("resized", "changed"):
             self._queue.put(lvol.id)
 

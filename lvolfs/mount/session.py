@@ -119,8 +119,9 @@ class Session:
         self._ending.callback(self.lane.stop)
         pyfuse3.init(self.tree, self.lane.hand_over(), set())
         self._ending.callback(pyfuse3.close, unmount=False)
-        self.store.events.append(invalidator.on_event)
-        self._ending.callback(self.store.events.remove, invalidator.on_event)
+        for callback in (invalidator.on_event, self.tree.on_event):
+            self.store.events.append(callback)
+            self._ending.callback(self.store.events.remove, callback)
         self.lane.start()
 
     async def run(self, on_ready: Callable[[], None] | None, tasks: Sequence[Task]) -> None:

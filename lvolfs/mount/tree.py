@@ -100,7 +100,7 @@ class Tree(pyfuse3.Operations):
         if parent == index.CONTROL:
             return index.CHECKSUMS if name == b"checksums" else self._status_inode(name)
         if parent == index.CHECKSUMS:
-            lvol = self.index.now.snapshots.get(name)
+            lvol = self.index.snapshots.get(name)
             return None if lvol is None else lvol.id | index.CHECKSUM_FILE
         if parent in (index.VOLUMES, index.SNAPSHOTS):
             lvol = self.index.directory(parent).get(name)
@@ -173,7 +173,6 @@ class Tree(pyfuse3.Operations):
 
     @request
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
-        now = self.index.now
         entries: list[tuple[bytes, int]]
         if inode == index.ROOT:
             entries = [
@@ -187,8 +186,7 @@ class Tree(pyfuse3.Operations):
         elif inode == index.CHECKSUMS:
             entries = await in_thread(self._registered)
         elif inode in (index.VOLUMES, index.SNAPSHOTS):
-            names = now.volumes if inode == index.VOLUMES else now.snapshots
-            entries = [(name, lvol.id) for name, lvol in names.items()]
+            entries = [(name, lvol.id) for name, lvol in list(self.index.directory(inode).items())]
         else:
             raise pyfuse3.FUSEError(errno.ENOTDIR)
         handle = next(self._handles)
@@ -199,7 +197,7 @@ class Tree(pyfuse3.Operations):
         """The files of checksums/: one for each snapshot that has any."""
         return [
             (name, lvol.id | index.CHECKSUM_FILE)
-            for name, lvol in self.index.now.snapshots.items()
+            for name, lvol in list(self.index.snapshots.items())
             if checksums.table(lvol) is not None
         ]
 
@@ -229,7 +227,7 @@ class Tree(pyfuse3.Operations):
         data.f_bsize = data.f_frsize = self.store.cluster_size
         data.f_blocks = self.store.total_clusters
         data.f_bfree = data.f_bavail = self.store.free_clusters
-        data.f_files = len(self.index.now.by_id) + self.store.engine.free_pages
+        data.f_files = len(self.index.by_id) + self.store.engine.free_pages
         data.f_ffree = data.f_favail = self.store.engine.free_pages
         data.f_namemax = index.NAME_MAX
         return data
@@ -300,6 +298,11 @@ class Tree(pyfuse3.Operations):
             self._released.set()
             self._released = trio.Event()
 
+    def on_event(self, kind: str, lvol: Lvol) -> None:
+        """A callback of Lvstore.events."""
+        if kind == "deleted":
+            self.attributes.forget(lvol.uuid)
+
     def close_all(self) -> None:
         """After the lane has stopped: gives up what was still open."""
         for opened in self.open_lvols.values():
@@ -331,7 +334,6 @@ class Tree(pyfuse3.Operations):
             raise OSError(errno.EPERM, "files can only be made in volumes/")
         self.check_writable_store()
         lvol = await in_thread(self.store.create_volume, _text(name), 0)
-        await in_thread(self.index.refresh)
         self.attributes.touch(lvol)
         return lvol
 
@@ -400,7 +402,6 @@ class Tree(pyfuse3.Operations):
 
     async def _delete(self, lvol: Lvol) -> None:
         await self.patiently(lvol.delete)
-        await in_thread(self.index.refresh)
 
     @request
     async def rename(
@@ -427,7 +428,6 @@ class Tree(pyfuse3.Operations):
             # As rename(2) does, the volume of that name gives way.
             await self._delete(other)
         await in_thread(lvol.rename, _text(name_new))
-        await in_thread(self.index.refresh)
 
     @request
     async def mkdir(
