@@ -9,7 +9,7 @@ import os
 
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 
 from lvolfs._native.control cimport (
     Control, background_enter, background_leave, control_pace, control_t, control_yield,
@@ -18,7 +18,10 @@ from lvolfs._native.control cimport (
 from lvolfs._native.endpoint cimport (
     Endpoint, endpoint_gate, endpoint_has, endpoint_is_hole, endpoint_read, endpoint_t,
 )
-from lvolfs._native.sync cimport add64, load32, store32
+from lvolfs._native.sync cimport add64
+from lvolfs._native.work_list cimport (
+    piece_buffers, work_list_fill, work_list_free, work_list_stop, work_list_t, work_list_take,
+)
 
 cdef extern from "hashes.h" nogil:
     ctypedef struct XXH3_state_t:
@@ -32,9 +35,6 @@ cdef extern from "hashes.h" nogil:
 
 cdef extern from "<isa-l/crc64.h>" nogil:
     uint64_t crc64_iso_refl(uint64_t seed, const unsigned char *data, uint64_t length) noexcept
-
-cdef extern from "<stdlib.h>" nogil:
-    void *aligned_alloc(size_t alignment, size_t size) noexcept
 
 cdef enum:
     SLICE = 1 << 20
@@ -50,6 +50,42 @@ cdef uint64_t crc64_of(const void *data, uint64_t length, uint64_t seed) noexcep
 
 cdef uint64_t xxh3_64_of(const void *data, uint64_t length) noexcept nogil:
     return xxh3_of(data, length)
+
+
+cdef int hasher_make(hasher_t *hasher, int algorithm) noexcept nogil:
+    hasher.algorithm = algorithm
+    hasher.value = 0
+    hasher.state = NULL
+    if algorithm == ALGORITHM_XXH3:
+        hasher.state = XXH3_createState()
+        if hasher.state == NULL:
+            return -ENOMEM
+    return 0
+
+
+cdef void hasher_free(hasher_t *hasher) noexcept nogil:
+    if hasher.state != NULL:
+        XXH3_freeState(<XXH3_state_t *> hasher.state)
+    hasher.state = NULL
+
+
+cdef void hasher_begin(hasher_t *hasher) noexcept nogil:
+    hasher.value = 0
+    if hasher.algorithm == ALGORITHM_XXH3:
+        XXH3_64bits_reset(<XXH3_state_t *> hasher.state)
+
+
+cdef void hasher_add(hasher_t *hasher, const void *data, uint64_t length) noexcept nogil:
+    if hasher.algorithm == ALGORITHM_XXH3:
+        xxh3_add(<XXH3_state_t *> hasher.state, data, length)
+    elif hasher.algorithm == ALGORITHM_CRC64:
+        hasher.value = crc64_of(data, length, hasher.value)
+
+
+cdef uint64_t hasher_end(hasher_t *hasher) noexcept nogil:
+    if hasher.algorithm == ALGORITHM_XXH3:
+        hasher.value = XXH3_64bits_digest(<XXH3_state_t *> hasher.state)
+    return hasher.value
 
 
 cdef uint64_t matrix_times(const uint64_t *matrix, uint64_t vector) noexcept nogil:
@@ -193,29 +229,21 @@ def zero_cluster(algorithm, cluster_size):
 cdef int zeros_checksum(int algorithm, uint64_t length, uint64_t *value) noexcept nogil:
     cdef uint64_t room = min(length, <uint64_t> SLICE)
     cdef uint64_t done = 0
-    cdef XXH3_state_t *state = NULL
+    cdef hasher_t hasher
     cdef void *zeros = calloc(1, room if room else 1)
+    cdef int rc = hasher_make(&hasher, algorithm)
     if zeros == NULL:
-        return -ENOMEM
-    value[0] = 0
-    if algorithm == ALGORITHM_XXH3:
-        state = XXH3_createState()
-        if state == NULL:
-            free(zeros)
-            return -ENOMEM
-        XXH3_64bits_reset(state)
-    while done < length:
-        room = min(length - done, <uint64_t> SLICE)
-        if algorithm == ALGORITHM_XXH3:
-            xxh3_add(state, zeros, room)
-        else:
-            value[0] = crc64_of(zeros, room, value[0])
-        done += room
-    if algorithm == ALGORITHM_XXH3:
-        value[0] = XXH3_64bits_digest(state)
-        XXH3_freeState(state)
+        rc = -ENOMEM
+    if rc == 0:
+        hasher_begin(&hasher)
+        while done < length:
+            room = min(length - done, <uint64_t> SLICE)
+            hasher_add(&hasher, zeros, room)
+            done += room
+        value[0] = hasher_end(&hasher)
+    hasher_free(&hasher)
     free(zeros)
-    return 0
+    return rc
 
 
 cdef class ChecksumLoop:
@@ -223,38 +251,32 @@ cdef class ChecksumLoop:
     cdef Control control
     cdef int algorithm
     cdef uint32_t cluster_size
-    cdef uint64_t count
     cdef uint64_t zeros            # checksum of a cluster of zeros
-    cdef uint32_t *clusters
-    cdef uint64_t *values
-    cdef uint64_t next             # the first item that no thread has taken yet
-    cdef uint32_t stopped          # a thread met an error, the others leave too
+    cdef work_list_t list
+    cdef uint64_t *values          # one for each item of the list
     cdef readonly long failed_cluster
 
     def __cinit__(self, Endpoint endpoint not None, algorithm, const uint32_t[::1] clusters not None,
                   cluster_size, Control control not None):
-        cdef Py_ssize_t i
+        cdef uint64_t count = clusters.shape[0]
         cdef int rc
         endpoint._usable()
         self.endpoint = endpoint
         self.control = control
         self.algorithm = algorithm_of(algorithm)
         self.cluster_size = cluster_size
-        self.count = clusters.shape[0]
         self.failed_cluster = -1
-        self.clusters = <uint32_t *> calloc(max(self.count, 1), sizeof(uint32_t))
-        self.values = <uint64_t *> calloc(max(self.count, 1), sizeof(uint64_t))
-        if self.clusters == NULL or self.values == NULL:
+        rc = work_list_fill(&self.list, &clusters[0] if count else NULL, count)
+        self.values = <uint64_t *> malloc(max(count, <uint64_t> 1) * sizeof(uint64_t))
+        if rc < 0 or self.values == NULL:
             raise MemoryError
-        for i in range(<Py_ssize_t> self.count):
-            self.clusters[i] = clusters[i]
         with nogil:
             rc = zeros_checksum(self.algorithm, self.cluster_size, &self.zeros)
         if rc < 0:
             raise MemoryError
 
     def __dealloc__(self):
-        free(self.clusters)
+        work_list_free(&self.list)
         free(self.values)
 
     def run(self):
@@ -269,35 +291,31 @@ cdef class ChecksumLoop:
             raise OSError(-rc, f"reading {where}{self.endpoint.name}: {os.strerror(-rc)}")
 
     def values_bytes(self):
-        return (<char *> self.values)[:self.count * sizeof(uint64_t)]
+        return (<char *> self.values)[:self.list.count * sizeof(uint64_t)]
 
     cdef int work(self, int32_t *failed) noexcept nogil:
         cdef control_t *control = &self.control.raw
-        cdef endpoint_t *e = &self.endpoint.raw
-        cdef uint64_t room = (min(self.cluster_size, <uint32_t> SLICE) + 4095) & ~<uint64_t> 4095
-        cdef void *buf = aligned_alloc(4096, room)
-        cdef XXH3_state_t *state = XXH3_createState()
-        cdef uint64_t i
-        cdef int rc = 0
-        if buf == NULL or state == NULL:
+        cdef hasher_t hasher
+        cdef uint64_t i, room
+        cdef void *buf = piece_buffers(self.cluster_size, SLICE, 1, &room)
+        cdef int rc = hasher_make(&hasher, self.algorithm)
+        if buf == NULL:
             rc = -ENOMEM
-        while rc == 0 and not load32(&self.stopped):
-            i = add64(&self.next, 1)
-            if i >= self.count:
-                break
-            rc = self.hash_one(control, e, self.clusters[i], buf, state, &self.values[i])
+        while rc == 0 and work_list_take(&self.list, &i):
+            rc = self.hash_one(control, self.list.clusters[i], buf, &hasher, &self.values[i])
             if rc < 0:
-                failed[0] = <int32_t> self.clusters[i]
-                break
-            add64(&control.hashed, 1)
+                failed[0] = <int32_t> self.list.clusters[i]
+            else:
+                add64(&control.hashed, 1)
         if rc < 0:
-            store32(&self.stopped, 1)
-        XXH3_freeState(state)
+            work_list_stop(&self.list)
+        hasher_free(&hasher)
         free(buf)
         return rc
 
-    cdef int hash_one(self, control_t *control, endpoint_t *e, uint32_t c, void *buf,
-                      XXH3_state_t *state, uint64_t *value) noexcept nogil:
+    cdef int hash_one(self, control_t *control, uint32_t c, void *buf, hasher_t *hasher,
+                      uint64_t *value) noexcept nogil:
+        cdef endpoint_t *e = &self.endpoint.raw
         cdef uint64_t base = <uint64_t> c * self.cluster_size
         cdef uint64_t done = 0, part
         cdef double begun
@@ -315,8 +333,7 @@ cdef class ChecksumLoop:
                 return rc
             value[0] = self.zeros
             return 0
-        value[0] = 0
-        XXH3_64bits_reset(state)
+        hasher_begin(hasher)
         while done < self.cluster_size:
             part = min(self.cluster_size - done, <uint64_t> SLICE)
             rc = control_pace(control, part)
@@ -329,14 +346,8 @@ cdef class ChecksumLoop:
             if rc < 0:
                 return rc
             add64(&control.bytes_read, part)
-            if self.algorithm == ALGORITHM_CRC64:
-                value[0] = crc64_of(buf, part, value[0])
-            elif part == self.cluster_size:
-                value[0] = xxh3_64_of(buf, part)
-            else:
-                xxh3_add(state, buf, part)
+            hasher_add(hasher, buf, part)
             control_yield(control, endpoint_gate(e), now_seconds() - begun)
             done += part
-        if self.algorithm == ALGORITHM_XXH3 and self.cluster_size > <uint32_t> SLICE:
-            value[0] = XXH3_64bits_digest(state)
+        value[0] = hasher_end(hasher)
         return 0

@@ -5,16 +5,16 @@ import os
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from lvolfs._native.control cimport (
     Control, background_enter, background_leave, control_pace, control_t, control_yield, now_seconds,
 )
 from lvolfs._native.endpoint cimport Endpoint, endpoint_gate, endpoint_read, endpoint_t
-from lvolfs._native.sync cimport add64, load32, store32
-
-cdef extern from "<stdlib.h>" nogil:
-    void *aligned_alloc(size_t alignment, size_t size) noexcept
+from lvolfs._native.sync cimport add64
+from lvolfs._native.work_list cimport (
+    piece_buffers, work_list_fill, work_list_free, work_list_stop, work_list_t, work_list_take,
+)
 
 cdef enum:
     SLICE = 1 << 20
@@ -25,30 +25,26 @@ cdef class CompareLoop:
     cdef Endpoint right
     cdef Control control
     cdef uint32_t cluster_size
-    cdef uint64_t count
-    cdef uint32_t *clusters
-    cdef uint8_t *differs
-    cdef uint64_t next             # the first item that no thread has taken yet
-    cdef uint32_t stopped          # a thread met an error, the others leave too
+    cdef work_list_t list
+    cdef uint8_t *differs          # one for each item of the list
 
     def __cinit__(self, Endpoint left not None, Endpoint right not None,
                   const uint32_t[::1] clusters not None, cluster_size, Control control not None):
+        cdef uint64_t count = clusters.shape[0]
+        cdef int rc
         left._usable()
         right._usable()
         self.left = left
         self.right = right
         self.control = control
         self.cluster_size = cluster_size
-        self.count = clusters.shape[0]
-        self.clusters = <uint32_t *> calloc(max(self.count, 1), sizeof(uint32_t))
-        self.differs = <uint8_t *> calloc(max(self.count, 1), 1)
-        if self.clusters == NULL or self.differs == NULL:
+        rc = work_list_fill(&self.list, &clusters[0] if count else NULL, count)
+        self.differs = <uint8_t *> calloc(max(count, <uint64_t> 1), 1)
+        if rc < 0 or self.differs == NULL:
             raise MemoryError
-        if self.count:
-            memcpy(self.clusters, &clusters[0], self.count * sizeof(uint32_t))
 
     def __dealloc__(self):
-        free(self.clusters)
+        work_list_free(&self.list)
         free(self.differs)
 
     def run(self):
@@ -63,27 +59,25 @@ cdef class CompareLoop:
             raise OSError(-rc, f"reading {where}{name}: {os.strerror(-rc)}")
 
     def differs_bytes(self):
-        return (<char *> self.differs)[:self.count]
+        return (<char *> self.differs)[:self.list.count]
 
     cdef int work(self, int32_t *failed, bint *on_left) noexcept nogil:
         cdef control_t *control = &self.control.raw
-        cdef uint64_t room = (min(self.cluster_size, <uint32_t> SLICE) + 4095) & ~<uint64_t> 4095
-        cdef char *bufs = <char *> aligned_alloc(4096, 2 * room)
-        cdef uint64_t i
+        cdef uint64_t i, room
+        cdef char *bufs = <char *> piece_buffers(self.cluster_size, SLICE, 2, &room)
+        cdef uint32_t c
         cdef int rc = 0
         if bufs == NULL:
             rc = -ENOMEM
-        while rc == 0 and not load32(&self.stopped):
-            i = add64(&self.next, 1)
-            if i >= self.count:
-                break
-            rc = self.compare_one(control, self.clusters[i], bufs, bufs + room, &self.differs[i], on_left)
+        while rc == 0 and work_list_take(&self.list, &i):
+            c = self.list.clusters[i]
+            rc = self.compare_one(control, c, bufs, bufs + room, &self.differs[i], on_left)
             if rc < 0:
-                failed[0] = <int32_t> self.clusters[i]
+                failed[0] = <int32_t> c
             else:
                 add64(&control.hashed, 1)
         if rc < 0:
-            store32(&self.stopped, 1)
+            work_list_stop(&self.list)
         free(bufs)
         return rc
 

@@ -1,6 +1,7 @@
 from array import array
 from typing import Literal, TypeAlias
 
+from lvolfs._native.checksum import Algorithm
 from lvolfs._native.control import Control
 from lvolfs._native.endpoint import Endpoint
 
@@ -29,9 +30,14 @@ class CopyLoop:
         actions: Bytes,
         cluster_size: int,
         control: Control,
+        *,
+        algorithm: Algorithm | None = None,
     ) -> None: ...
     def run(self) -> None:
         """Without the GIL, until all clusters are taken. OSError(ECANCELED) when cancelled;
         otherwise the error names side, cluster and reason."""
+    def values_bytes(self) -> bytes:
+        """With an algorithm: native u64 for each cluster given, the checksum of what was copied;
+        meaningful where every run() has returned without an error, and not for UNMAP."""
     def flush(self) -> None:
         """Makes the destination durable."""

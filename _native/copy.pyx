@@ -4,20 +4,24 @@ import os
 
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from lvolfs._native.checksum cimport (
+    ALGORITHM_NONE, algorithm_of, hasher_add, hasher_begin, hasher_end, hasher_free, hasher_make,
+    hasher_t,
+)
 from lvolfs._native.control cimport (
     Control, background_enter, background_leave, control_pace, control_t, control_yield, now_seconds,
 )
 from lvolfs._native.endpoint cimport (
-    Endpoint, endpoint_flush, endpoint_gate, endpoint_has, endpoint_read, endpoint_t,
-    endpoint_unmap_cluster, endpoint_write,
+    Endpoint, endpoint_flush, endpoint_gate, endpoint_has, endpoint_read, endpoint_start_writeback,
+    endpoint_t, endpoint_unmap_cluster, endpoint_write,
 )
-from lvolfs._native.sync cimport add64, load32, store32
-
-cdef extern from "<stdlib.h>" nogil:
-    void *aligned_alloc(size_t alignment, size_t size) noexcept
+from lvolfs._native.sync cimport add64
+from lvolfs._native.work_list cimport (
+    piece_buffers, work_list_fill, work_list_free, work_list_stop, work_list_t, work_list_take,
+)
 
 cdef enum:
     # A thin destination takes a cluster of its own at the first write to it, so clusters of
@@ -38,18 +42,19 @@ cdef class CopyLoop:
     cdef Endpoint destination
     cdef Control control
     cdef uint32_t cluster_size
-    cdef uint64_t count
-    cdef uint32_t *clusters
-    cdef uint8_t *actions
-    cdef uint64_t next             # the first item that no thread has taken yet
-    cdef uint32_t stopped          # a thread met an error, the others leave too
+    cdef int algorithm
+    cdef work_list_t list
+    cdef uint8_t *actions          # one for each item of the list
+    cdef uint64_t *values          # the same
     cdef readonly long failed_cluster
     cdef readonly object failed_side
 
     def __cinit__(self, Endpoint source not None, Endpoint destination not None,
                   const uint32_t[::1] clusters not None, const uint8_t[::1] actions not None,
-                  cluster_size, Control control not None):
+                  cluster_size, Control control not None, *, algorithm=None):
+        cdef uint64_t count = clusters.shape[0]
         cdef Py_ssize_t i
+        cdef int rc
         source._usable()
         destination._usable()
         if clusters.shape[0] != actions.shape[0]:
@@ -58,23 +63,24 @@ cdef class CopyLoop:
         self.destination = destination
         self.control = control
         self.cluster_size = cluster_size
-        self.count = clusters.shape[0]
+        self.algorithm = ALGORITHM_NONE if algorithm is None else algorithm_of(algorithm)
         self.failed_cluster = -1
         self.failed_side = None
-        self.clusters = <uint32_t *> calloc(max(self.count, 1), sizeof(uint32_t))
-        self.actions = <uint8_t *> calloc(max(self.count, 1), 1)
-        if self.clusters == NULL or self.actions == NULL:
-            raise MemoryError
-        for i in range(<Py_ssize_t> self.count):
+        for i in range(<Py_ssize_t> count):
             if actions[i] != ACTION_COPY and actions[i] != ACTION_UNMAP:
                 raise OSError(EINVAL, f"cluster {clusters[i]} is neither to copy nor to unmap")
-        if self.count:
-            memcpy(self.clusters, &clusters[0], self.count * sizeof(uint32_t))
-            memcpy(self.actions, &actions[0], self.count)
+        rc = work_list_fill(&self.list, &clusters[0] if count else NULL, count)
+        self.actions = <uint8_t *> malloc(max(count, <uint64_t> 1))
+        self.values = <uint64_t *> malloc(max(count, <uint64_t> 1) * sizeof(uint64_t))
+        if rc < 0 or self.actions == NULL or self.values == NULL:
+            raise MemoryError
+        if count:
+            memcpy(self.actions, &actions[0], count)
 
     def __dealloc__(self):
-        free(self.clusters)
+        work_list_free(&self.list)
         free(self.actions)
+        free(self.values)
 
     def run(self):
         cdef int rc
@@ -84,6 +90,9 @@ cdef class CopyLoop:
             rc = self.work(&failed, &side)
         if rc < 0:
             self._fail(rc, failed, side)
+
+    def values_bytes(self):
+        return (<char *> self.values)[:self.list.count * sizeof(uint64_t)]
 
     def flush(self):
         cdef int rc
@@ -108,23 +117,21 @@ cdef class CopyLoop:
 
     cdef int work(self, int32_t *failed, int *side) noexcept nogil:
         cdef control_t *control = &self.control.raw
-        cdef uint64_t room = (min(self.cluster_size, <uint32_t> SLICE) + 4095) & ~<uint64_t> 4095
-        cdef void *buf = aligned_alloc(4096, room)
-        cdef uint64_t i
+        cdef hasher_t hasher
+        cdef uint64_t i, room
+        cdef void *buf = piece_buffers(self.cluster_size, SLICE, 1, &room)
         cdef uint32_t c
-        cdef int rc = 0
+        cdef int rc = hasher_make(&hasher, self.algorithm)
         if buf == NULL:
             rc = -ENOMEM
-        while rc == 0 and not load32(&self.stopped):
-            i = add64(&self.next, 1)
-            if i >= self.count:
-                break
-            c = self.clusters[i]
+        while rc == 0 and work_list_take(&self.list, &i):
+            c = self.list.clusters[i]
             rc = control_pace(control, 0)
             if rc < 0:
                 break
+            hasher_begin(&hasher)
             if self.actions[i] == ACTION_COPY:
-                rc = self.copy_one(control, c, buf, side)
+                rc = self.copy_one(control, c, buf, &hasher, side)
             else:
                 background_enter()
                 rc = endpoint_unmap_cluster(&self.destination.raw, c, self.cluster_size)
@@ -133,16 +140,17 @@ cdef class CopyLoop:
                     side[0] = SIDE_DESTINATION
             if rc < 0:
                 failed[0] = <int32_t> c
-            elif self.actions[i] == ACTION_COPY:
-                add64(&control.copied, 1)
-            else:
-                add64(&control.unmapped, 1)
+                break
+            self.values[i] = hasher_end(&hasher)
+            add64(&control.copied if self.actions[i] == ACTION_COPY else &control.unmapped, 1)
         if rc < 0:
-            store32(&self.stopped, 1)
+            work_list_stop(&self.list)
+        hasher_free(&hasher)
         free(buf)
         return rc
 
-    cdef int copy_one(self, control_t *control, uint32_t c, void *buf, int *side) noexcept nogil:
+    cdef int copy_one(self, control_t *control, uint32_t c, void *buf, hasher_t *hasher,
+                      int *side) noexcept nogil:
         cdef endpoint_t *source = &self.source.raw
         cdef endpoint_t *destination = &self.destination.raw
         cdef uint64_t base = <uint64_t> c * self.cluster_size
@@ -165,7 +173,8 @@ cdef class CopyLoop:
                 side[0] = SIDE_SOURCE
             else:
                 add64(&control.bytes_read, part)
-                rc = endpoint_write(destination, buf, base + done, part)
+                hasher_add(hasher, buf, part)
+                rc = self.write_piece(buf, base + done, part)
                 if rc < 0:
                     side[0] = SIDE_DESTINATION
                 else:
@@ -178,3 +187,10 @@ cdef class CopyLoop:
             control_yield(control, endpoint_gate(destination), took)
             done += part
         return 0
+
+    cdef int write_piece(self, const void *buf, uint64_t offset, uint64_t length) noexcept nogil:
+        cdef endpoint_t *destination = &self.destination.raw
+        cdef int rc = endpoint_write(destination, buf, offset, length)
+        if rc == 0:
+            endpoint_start_writeback(destination, offset, length)
+        return rc

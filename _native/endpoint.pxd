@@ -34,6 +34,9 @@ cdef int endpoint_write(endpoint_t *e, const void *buf, uint64_t offset, uint64_
 # Cluster `c` counted in `cluster_size`. SPDK's rule for a blob whose own clusters fit in there
 # (see blob_unmap_cluster); elsewhere the range reads as zeros afterwards.
 cdef int endpoint_unmap_cluster(endpoint_t *e, uint32_t c, uint32_t cluster_size) noexcept nogil
+# Lets the kernel begin to write to the medium what endpoint_write has put there, so that a
+# flush at the end finds little left to do. Promises nothing: an error shows in that flush.
+cdef void endpoint_start_writeback(endpoint_t *e, uint64_t offset, uint64_t length) noexcept nogil
 cdef int endpoint_flush(endpoint_t *e) noexcept nogil
 # 0, or -ENODATA for a cluster that an own-layer endpoint does not own.
 cdef int endpoint_has(endpoint_t *e, uint32_t c) noexcept nogil

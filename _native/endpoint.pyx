@@ -23,6 +23,8 @@ cdef extern from "<fcntl.h>" nogil:
     int FALLOC_FL_KEEP_SIZE
     int FALLOC_FL_PUNCH_HOLE
     int FALLOC_FL_ZERO_RANGE
+    int SYNC_FILE_RANGE_WRITE
+    int sync_file_range(int fd, off_t offset, off_t length, unsigned int flags) noexcept
     int fallocate(int fd, int mode, off_t offset, off_t length) noexcept
 
 cdef extern from "<unistd.h>" nogil:
@@ -151,6 +153,11 @@ cdef int endpoint_unmap_cluster(endpoint_t *e, uint32_t c, uint32_t cluster_size
     if e.kind == ENDPOINT_NBD:
         return nbd_target_zero(e.nbd, offset, cluster_size)
     return file_zero(e.fd, offset, cluster_size)
+
+
+cdef void endpoint_start_writeback(endpoint_t *e, uint64_t offset, uint64_t length) noexcept nogil:
+    if e.kind == ENDPOINT_FILE:
+        sync_file_range(e.fd, offset, length, SYNC_FILE_RANGE_WRITE)
 
 
 cdef int endpoint_flush(endpoint_t *e) noexcept nogil:

@@ -79,7 +79,8 @@ def _open_regular(path: str, held: ExitStack) -> int:
     with ExitStack() as briefly:
         # Before we open it for writing ourselves, or every answer would be "yes".
         refused = lease_refused(_open(path, os.O_RDONLY, briefly))
-        writer = writer_of(path)
+        # Asking every process takes a while; not where the kernel is sure that there is none.
+        writer = writer_of(path) if refused is not False else None
     descriptor = _open(path, os.O_RDWR, held)
     _lock(path, descriptor, writer)
     if refused or writer is not None:

@@ -38,7 +38,9 @@ def loop_device_of(path: str) -> str | None:
 def writer_of(path: str) -> str | None:
     """ "process NAME (PID)" for one that has the file or device open for writing.
 
-    Looks at the processes that this user may look at; None proves nothing.
+    Looks at the processes that this user may look at; None proves nothing. Does not ask the
+    file systems of unrelated descriptors, one of which may be hung: nodes of block devices
+    count only under /dev.
     """
     here = Path(path).stat()
     for process in Path("/proc").iterdir():
@@ -55,33 +57,40 @@ def writer_of(path: str) -> str | None:
 
 
 def _writes(process: Path, descriptor: str, here: os.stat_result) -> bool:
+    entry = process / "fd" / descriptor
     try:
-        there = (process / "fd" / descriptor).stat()
-        if stat.S_ISBLK(here.st_mode):
-            same = stat.S_ISBLK(there.st_mode) and here.st_rdev == there.st_rdev
-        else:
-            same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
-        if not same:
+        fields = dict(
+            line.split(":", 1)
+            for line in (process / "fdinfo" / descriptor).read_text(encoding="ascii").splitlines()
+            if ":" in line
+        )
+        if int(fields["flags"], 8) & _ACCESS_MODES == os.O_RDONLY:
             return False
-        for line in (process / "fdinfo" / descriptor).read_text(encoding="ascii").splitlines():
-            if line.startswith("flags:"):
-                return int(line.split()[1], 8) & _ACCESS_MODES != os.O_RDONLY
+        if stat.S_ISBLK(here.st_mode):
+            if not str(entry.readlink()).startswith("/dev/"):
+                return False
+            there = entry.stat()
+            return stat.S_ISBLK(there.st_mode) and here.st_rdev == there.st_rdev
+        # Kernels before 5.14 do not tell the inode.
+        if int(fields.get("ino", here.st_ino)) != here.st_ino:
+            return False
+        there = entry.stat()
     except OSError:
         return False  # closed meanwhile
-    return False
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
-def lease_refused(descriptor: int) -> bool:
-    """True when somebody has the regular file open for writing or mapped so.
+def lease_refused(descriptor: int) -> bool | None:
+    """True when somebody has the regular file open for writing or mapped so, False if not.
 
     The kernel grants a read lease only on a file that nobody writes; `descriptor` must be
-    open read-only. False where leases are not to be had (other owner, some file systems).
+    open read-only. None where leases are not to be had (other owner, some file systems).
     """
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
         return True
     except OSError:
-        return False
+        return None
     fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -72,6 +72,12 @@ def bits_set(bitmap: bytes | bytearray) -> Iterator[int]:
             for i in range(8):
                 if byte >> i & 1:
                     yield base + i
+
+
+def without(bitmap: bytes | bytearray, other: bytes | bytearray) -> bytes:
+    """The bits of `bitmap` that are not set in `other`."""
+    left = int.from_bytes(bitmap, "little") & ~int.from_bytes(other, "little")
+    return left.to_bytes(len(bitmap), "little")
 
 
 def count_bits(bitmap: bytes | bytearray) -> int:
@@ -121,6 +127,29 @@ class ChecksumTable:
         """None for an unwritten cluster and for one that is not registered."""
         self._check(cluster)
         return self.values[cluster] if bit(self.registered, cluster) else None
+
+
+class ClusterChecksums:
+    """Checksums of some of an lvol's clusters, gathered one after the other.
+
+    registered: bitmap, bit i LSB first. values: one u64 per cluster, 0 where there is none.
+    """
+
+    def __init__(self, num_clusters: int) -> None:
+        self.registered = bytearray(-(-num_clusters // 8))
+        self.values = array("Q", bytes(8 * num_clusters))
+
+    def note(self, clusters: Iterable[int], values: Iterable[int]) -> None:
+        """As many of the one as of the other."""
+        for cluster, value in zip(clusters, values, strict=True):
+            self.registered[cluster >> 3] |= 1 << (cluster & 7)
+            self.values[cluster] = value
+
+    def __len__(self) -> int:
+        return count_bits(self.registered)
+
+    def __contains__(self, cluster: int) -> bool:
+        return bit(self.registered, cluster)
 
 
 def make_table(

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import threading
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from lvolfs._native.checksum import ChecksumLoop
-from lvolfs._native.control import Control, enter_background
+from lvolfs._native.control import Control
 from lvolfs._native.endpoint import Endpoint
+from lvolfs.delta.background import run_loop, threads_for
 from lvolfs.delta.checksum_table import (
     ALGORITHMS,
     CHECKSUM_XATTR,
     ChecksumTable,
+    ClusterChecksums,
     CorruptTableError,
     bit,
     bits_set,
@@ -30,6 +30,7 @@ from lvolfs.delta.checksum_table import (
     encode_xattrs,
     is_table_xattr,
     make_table,
+    without,
     xattr_prefix,
 )
 from lvolfs.delta.jobs import Job, registry
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from lvolfs.lvstore.lvol import Lvol
 
 _log = logging.getLogger(__name__)
-
-# More than two threads gain nothing where the foreground needs the other cores.
-_MOST_THREADS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -104,34 +102,10 @@ def hash_clusters(
 ) -> array[int]:
     """The checksum of each cluster given, read now; in this thread and threads-1 more."""
     loop = ChecksumLoop(endpoint, algorithm, clusters, cluster_size, control)
-    failures: list[BaseException] = []
-
-    def extra() -> None:
-        try:
-            enter_background()
-            loop.run()
-        except BaseException as error:
-            failures.append(error)
-
-    others = [threading.Thread(target=extra, daemon=True) for _ in range(threads - 1)]
-    for other in others:
-        other.start()
-    try:
-        loop.run()
-    except BaseException as error:
-        failures.append(error)
-    for other in others:
-        other.join()
-    if failures:
-        raise failures[0]
+    run_loop(loop, threads)
     values: array[int] = array("Q")
     values.frombytes(loop.values_bytes())
     return values
-
-
-def _threads(parallel: int | None) -> int:
-    wanted = parallel if parallel is not None else os.cpu_count() or 1
-    return max(1, min(wanted, _MOST_THREADS))
 
 
 def register(
@@ -141,36 +115,30 @@ def register(
     *,
     rate: int = 0,
     parallel: int | None = None,
+    known: ClusterChecksums | None = None,
 ) -> Job:
     """Computes and stores the checksums of a snapshot's owned clusters, in the background.
 
     clusters: indexes or ranges, None = all; a selection adds to what is registered already.
-    rate: bytes per second, 0 = no limit. parallel: threads, at most 2. Nothing is stored
-    unless the job completes. OSError: EPERM for a writable lvol, EROFS for a store opened
-    read-only, ERANGE for a cluster past the end, EBUSY when the lvol is busy.
+    rate: bytes per second, 0 = no limit. parallel: threads, at most 2. known: checksums that
+    the caller vouches for; those clusters are not read, and the others are added to it. Nothing
+    is stored unless the job completes. OSError: EPERM for a writable lvol, EROFS for a store
+    opened read-only, ERANGE for a cluster past the end, EBUSY when the lvol is busy.
     """
     chosen = parse_algorithm(algorithm)
     store = lvol.store
-    if not lvol.is_read_only:
-        raise OSError(
-            errno.EPERM,
-            f"lvol '{lvol.name}' is writable, so checksums of it would not last; "
-            "take a snapshot and register that",
-        )
-    if store.read_only:
-        raise OSError(
-            errno.EROFS, f"store '{store.name}' is open read-only; checksums cannot be kept"
-        )
+    _check_keeps_checksums(lvol)
     wanted = select_clusters(lvol.name, lvol.num_clusters, clusters)
     held = ExitStack()
     try:
         held.enter_context(lvol.claim("checksum"))
         owned = lvol.fragmap()
+        unread = owned if known is None else without(owned, known.registered)
         todo = array(
             "I",
-            bits_set(owned)
+            bits_set(unread)
             if wanted is None
-            else (c for c in sorted(set(wanted)) if bit(owned, c)),
+            else (c for c in sorted(set(wanted)) if bit(unread, c)),
         )
         job = Job("checksum", lvol=lvol.name, lvol_uuid=lvol.uuid, destination=None)
     except BaseException:
@@ -183,26 +151,45 @@ def register(
     def work(job: Job) -> ChecksumTable:
         endpoint = Endpoint.of_blob(lvol.blob, f"lvol '{lvol.name}'", own_layer=True)
         found = hash_clusters(
-            endpoint, chosen, todo, store.cluster_size, job.control, threads=_threads(parallel)
+            endpoint, chosen, todo, store.cluster_size, job.control, threads=threads_for(parallel)
         )
-        return _keep(lvol, chosen, owned, todo, found)
+        gathered = known if known is not None else ClusterChecksums(lvol.num_clusters)
+        gathered.note(todo, found)
+        return _keep(lvol, chosen, owned, gathered)
 
     return registry(store).start(job, work, held)
 
 
-def _keep(
-    lvol: Lvol, algorithm: Algorithm, owned: bytes, todo: array[int], found: array[int]
-) -> ChecksumTable:
-    registered = bytearray(len(owned))
-    values = array("Q", bytes(8 * lvol.num_clusters))
+def _check_keeps_checksums(lvol: Lvol) -> None:
+    if not lvol.is_read_only:
+        raise OSError(
+            errno.EPERM,
+            f"lvol '{lvol.name}' is writable, so checksums of it would not last; "
+            "take a snapshot and register that",
+        )
+    if lvol.store.read_only:
+        raise OSError(
+            errno.EROFS, f"store '{lvol.store.name}' is open read-only; checksums cannot be kept"
+        )
+
+
+def add(lvol: Lvol, algorithm: str, known: ClusterChecksums) -> None:
+    """Stores checksums of a snapshot's clusters that the caller vouches for, beside those that
+    are registered; of clusters that it does not own none are kept. OSError as register()."""
+    chosen = parse_algorithm(algorithm)
+    _check_keeps_checksums(lvol)
+    with lvol.claim("checksum"):
+        _keep(lvol, chosen, lvol.fragmap(), known)
+
+
+def _keep(lvol: Lvol, algorithm: Algorithm, owned: bytes, found: ClusterChecksums) -> ChecksumTable:
+    """Stores what was found, beside what was registered before."""
     before = table(lvol, algorithm)
     if before is not None:
-        registered[:] = before.registered
-        values[:] = before.values
-    for cluster, value in zip(todo, found, strict=True):
-        registered[cluster >> 3] |= 1 << (cluster & 7)
-        values[cluster] = value
-    made = make_table(algorithm, lvol.store.cluster_size, owned, bytes(registered), values)
+        older = array("I", bits_set(without(before.registered, found.registered)))
+        found.note(older, (before.values[c] for c in older))
+    registered = without(owned, without(owned, found.registered))
+    made = make_table(algorithm, lvol.store.cluster_size, owned, registered, found.values)
     _store(lvol, made)
     return made
 
@@ -334,7 +321,7 @@ def verify(
     def work(job: Job) -> VerifyReport:
         endpoint = Endpoint.of_blob(lvol.blob, f"lvol '{lvol.name}'", own_layer=True)
         values = hash_clusters(
-            endpoint, found.algorithm, todo, size, job.control, threads=_threads(parallel)
+            endpoint, found.algorithm, todo, size, job.control, threads=threads_for(parallel)
         )
         bad = _mismatches(found, todo, values, only_whole=only_whole)
         return VerifyReport(found.algorithm, len(todo), missing, bad)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lvolfs._native.copy import COPY, UNMAP, CopyLoop
 from lvolfs._native.endpoint import Endpoint
 from lvolfs.bdev import Destination, open_destination
+from lvolfs.delta.background import run_loop, threads_for
 from lvolfs.delta.checksum_table import bit, bits_set
 from lvolfs.delta.checksums import select_clusters
 from lvolfs.delta.jobs import Job, registry
@@ -30,6 +31,7 @@ def shallow_copy(
     deep: bool = False,
     *,
     rate: int = 0,
+    parallel: int | None = None,
     refused_as_job: bool = False,
 ) -> Job:
     """Copies clusters of a read-only lvol to the same offsets of a destination.
@@ -38,7 +40,8 @@ def shallow_copy(
     given; a listed cluster that the source does not own is unmapped at the destination.
     deep: every cluster that it or an ancestor has; the job's total is then all clusters, and
     those that nobody has count as done. The destination is flushed before the job is
-    complete. rate: bytes per second, 0 = no limit.
+    complete. rate: bytes per second, 0 = no limit. parallel: threads, at most 2; with two the
+    order is kept but for the neighbours that are under way at the same time.
 
     OSError, before anything is written: what open_destination raises; EPERM for a writable
     source; EINVAL for a destination that is smaller or in the source's own chain, or for an
@@ -79,7 +82,7 @@ def shallow_copy(
     def work(job: Job) -> None:
         from_ = Endpoint.of_blob(source.blob, f"lvol '{source.name}'", own_layer=not deep)
         loop = CopyLoop(from_, opened.endpoint, indexes, actions, store.cluster_size, job.control)
-        loop.run()
+        run_loop(loop, threads_for(parallel))
         loop.flush()
 
     started = registry(store).start(job, work, held)

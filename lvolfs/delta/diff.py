@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from lvolfs._native.checksum import zero_cluster
 from lvolfs._native.compare import CompareLoop
 from lvolfs._native.control import Control
+from lvolfs.delta.background import run_loop, threads_for
 from lvolfs.delta.checksum_table import ALGORITHMS, bit
 from lvolfs.delta.content import EXTERNAL, UNKNOWN, ZEROS, Content, LvolContent
 
@@ -104,7 +105,7 @@ def diff_contents(a: Content, b: Content, *, control: Control | None = None) -> 
         by_checksum = len(undecided) - len(unread)
         loop = CompareLoop(left, right, unread, a.cluster_size, control)
         before = control.bytes_read
-        loop.run()
+        run_loop(loop, threads_for(None))
         different.extend(c for c, found in zip(unread, loop.differs_bytes(), strict=True) if found)
     return DiffReport(
         ranges=as_ranges(sorted(different)),

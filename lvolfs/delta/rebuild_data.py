@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from lvolfs._native.copy import COPY, UNMAP, CopyLoop
-from lvolfs.delta.checksum_table import bit, bits_set, digest
+from lvolfs.delta.background import run_loop, threads_for
+from lvolfs.delta.checksum_table import ClusterChecksums, bit, bits_set, digest
 from lvolfs.delta.checksums import hash_clusters
 from lvolfs.delta.replica import PROGRESS_XATTR
 
@@ -26,10 +27,21 @@ BATCH: Final = 256
 
 
 class Transfer:
-    """From the layers of a source to the lvol `work` of a destination; counts in reports."""
+    """From the layers of a source to the lvol `work` of a destination; counts in reports.
+
+    hashing: take the checksums of what is copied on the way, so that nobody has to read the
+    source a second time to verify the copy.
+    """
 
     def __init__(
-        self, source: Replica, destination: Replica, work: str, algorithm: Algorithm, job: Job
+        self,
+        source: Replica,
+        destination: Replica,
+        work: str,
+        algorithm: Algorithm,
+        job: Job,
+        *,
+        hashing: bool,
     ) -> None:
         self._source = source
         self._destination = destination
@@ -37,26 +49,36 @@ class Transfer:
         self._algorithm = algorithm
         self._job = job
         self._control = job.control
+        self._hashing = hashing
 
-    def copy(self, layer: Layer, progress: Progress, report: LayerReport) -> None:
-        """Does what is left to do for a snapshot, and notes how far it is."""
+    def copy(self, layer: Layer, progress: Progress, report: LayerReport) -> ClusterChecksums:
+        """Does what is left to do for a snapshot, and notes how far it is. Gives the checksums
+        of what it read."""
+        found = ClusterChecksums(layer.num_clusters)
         owned = self._source.fragmap(layer.name)
         todo = array("I", bits_set(progress.todo if progress.mode == "delta" else owned))
         report.differing = len(todo)
         rest = array("I", (c for c in todo if c >= progress.next))
         self._job.skipped += len(todo) - len(rest)
         if progress.state == "copying":
-            for last in self.batches(layer.name, rest, owned, report):
+            for last in self.batches(layer.name, rest, owned, report, found):
                 progress = replace(progress, next=last + 1)
                 self._destination.set_progress(self._work, {PROGRESS_XATTR: progress.encode()})
         self._destination.set_progress(
             self._work, {PROGRESS_XATTR: replace(progress, state="copied").encode()}
         )
+        return found
 
     def batches(
-        self, name: str, clusters: array[int], owned: bytes, report: LayerReport
+        self,
+        name: str,
+        clusters: array[int],
+        owned: bytes,
+        report: LayerReport,
+        found: ClusterChecksums,
     ) -> Iterator[int]:
-        """Copies or unmaps; gives the last cluster of each batch once it is durable."""
+        """Copies or unmaps; gives the last cluster of each batch once it is durable, when the
+        checksums of what was copied are in `found`."""
         for first in range(0, len(clusters), BATCH):
             batch = clusters[first : first + BATCH]
             actions = bytes(COPY if bit(owned, c) else UNMAP for c in batch)
@@ -66,13 +88,26 @@ class Transfer:
                 self._destination.writing(self._work) as destination,
             ):
                 loop = CopyLoop(
-                    source, destination, batch, actions, self._source.cluster_size, self._control
+                    source,
+                    destination,
+                    batch,
+                    actions,
+                    self._source.cluster_size,
+                    self._control,
+                    algorithm=self._algorithm if self._hashing else None,
                 )
                 try:
-                    loop.run()
+                    run_loop(loop, threads_for(None))
                     loop.flush()
                 finally:
                     self._count(report, before)
+            if self._hashing:
+                values: array[int] = array("Q")
+                values.frombytes(loop.values_bytes())
+                found.note(
+                    (c for c, action in zip(batch, actions, strict=True) if action == COPY),
+                    (v for v, action in zip(values, actions, strict=True) if action == COPY),
+                )
             yield batch[-1]
 
     def _counters(self) -> tuple[int, int, int, int]:
@@ -91,14 +126,16 @@ class Transfer:
         before = self._counters()
         try:
             return hash_clusters(
-                endpoint, self._algorithm, clusters, self._source.cluster_size, self._control
+                endpoint,
+                self._algorithm,
+                clusters,
+                self._source.cluster_size,
+                self._control,
+                threads=threads_for(None),
             )
         finally:
             self._count(report, before)
 
     def digest(self, owned: bytes, values: array[int]) -> int:
-        """The snapshot checksum out of those of the owned clusters, in index order."""
-        spread = array("Q", bytes(64 * len(owned)))
-        for cluster, value in zip(bits_set(owned), values, strict=True):
-            spread[cluster] = value
-        return digest(self._algorithm, self._source.cluster_size, owned, spread)
+        """The snapshot checksum out of those of the owned clusters; values: one per cluster."""
+        return digest(self._algorithm, self._source.cluster_size, owned, values)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lvolfs.delta.checksum_table import ALGORITHMS, bits_set
+from lvolfs.delta.checksum_table import ALGORITHMS, ClusterChecksums, bits_set, without
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,15 @@ class Step:
     algorithm: Algorithm | None = None
     source_table: ChecksumTable | None = None
     destination_table: ChecksumTable | None = None
+
+    def kept_checksums(self) -> ClusterChecksums:
+        """For delta: those that the destination has registered of the clusters that it keeps."""
+        found = ClusterChecksums(self.layer.num_clusters)
+        here, there = self.source_table, self.destination_table
+        if self.action == "delta" and here is not None and there is not None:
+            kept = array("I", bits_set(without(here.owned, self.todo)))
+            found.note(kept, (there.values[c] for c in kept))
+        return found
 
 
 def differing_clusters(source: ChecksumTable, destination: ChecksumTable) -> bytes:
@@ -162,5 +172,11 @@ def _compared(
         return None
     todo = differing_clusters(ours, theirs)
     return Step(
-        layer, "delta", replaces=True, todo=todo, algorithm=ours.algorithm, source_table=ours
+        layer,
+        "delta",
+        replaces=True,
+        todo=todo,
+        algorithm=ours.algorithm,
+        source_table=ours,
+        destination_table=theirs,
     )

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from lvolfs.delta.checksum_table import bits_set
+from lvolfs.delta.checksum_table import ClusterChecksums, bits_set
 from lvolfs.delta.rebuild_data import Transfer
 from lvolfs.delta.rebuild_plan import WORK_SUFFIX, Planner, Step
 from lvolfs.delta.rebuild_progress import HEAD, Progress, decode
@@ -59,7 +59,7 @@ class Rebuild:
         self._register_missing = register_missing
         self._verify = verify
         self._job = job
-        self._transfer = Transfer(source, destination, self._work, algorithm, job)
+        self._transfer = Transfer(source, destination, self._work, algorithm, job, hashing=verify)
         self.report = RebuildReport(
             f"{source.title}: {source_name}", destination.title, name, source.cluster_size
         )
@@ -272,11 +272,11 @@ class Rebuild:
                 report.resumed = True
             else:
                 progress = self._begin(step, previous)
-            self._transfer.copy(layer, progress, report)
+            copied = self._transfer.copy(layer, progress, report)
             self._reparent(self._work, parent)
             self._destination.snapshot(self._work, layer.name, layer.xattrs)
             if self._verify:
-                self._verify_snapshot(step, report)
+                self._verify_snapshot(step, report, copied)
         report.seconds = time.monotonic() - begun
 
     def _begin(self, step: Step, previous: Layer | None) -> Progress:
@@ -356,34 +356,37 @@ class Rebuild:
         report.differing = frozen.owned
         report.resumed = bool(done)
         self._job.skipped += len(done)
-        for _ in self._transfer.batches(frozen.name, todo, owned, report):
+        for _ in self._transfer.batches(frozen.name, todo, owned, report, done):
             pass
         if self._verify:
+            theirs = ClusterChecksums(frozen.num_clusters)
             clusters = array("I", bits_set(owned))
-            with self._source.reading(frozen.name) as source:
-                ours = self._transfer.hash(source, clusters, report)
             with self._destination.writing(self._work) as destination:
-                theirs = self._transfer.hash(destination, clusters, report)
+                theirs.note(clusters, self._transfer.hash(destination, clusters, report))
             self._note(
                 report,
                 self._algorithm,
-                self._transfer.digest(owned, ours),
-                self._transfer.digest(owned, theirs),
+                self._transfer.digest(owned, done.values),
+                self._transfer.digest(owned, theirs.values),
             )
-            if self._destination.fragmap(self._work) != owned or ours != theirs:
+            if (
+                self._destination.fragmap(self._work) != owned
+                or report.source_checksum != report.destination_checksum
+            ):
                 raise self._mismatch(report)
         report.seconds = time.monotonic() - begun
 
     def _head_done_before(
         self, frozen: Layer, previous: Layer | None, owned: bytes, report: LayerReport
-    ) -> set[int]:
-        """Clusters that an interrupted run copied and that are still right.
+    ) -> ClusterChecksums:
+        """Clusters that an interrupted run copied and that are still right; their checksums.
 
         The head may have changed since then, so both sides are read and compared.
         """
+        found = ClusterChecksums(frozen.num_clusters)
         work = self._destination.layer(self._work)
         if work is None or not work.owned:
-            return set()
+            return found
         progress = decode(self._destination.progress(self._work))
         parent = previous.name if previous is not None else None
         there = self._destination.fragmap(self._work)
@@ -394,7 +397,7 @@ class Rebuild:
             or work.size != frozen.size
             or any(mine & ~theirs for mine, theirs in zip(there, owned, strict=True))
         ):
-            return set()
+            return found
         clusters = array("I", bits_set(there))
         with (
             self._source.reading(frozen.name) as source,
@@ -402,19 +405,29 @@ class Rebuild:
         ):
             ours = self._transfer.hash(source, clusters, report)
             theirs = self._transfer.hash(destination, clusters, report)
-        return {c for c, a, b in zip(clusters, ours, theirs, strict=True) if a == b}
+        for c, a, b in zip(clusters, ours, theirs, strict=True):
+            if a == b:
+                found.note([c], [a])
+        return found
 
     # -- verifying
 
-    def _verify_snapshot(self, step: Step, report: LayerReport) -> None:
+    def _verify_snapshot(self, step: Step, report: LayerReport, copied: ClusterChecksums) -> None:
+        """Registers both sides and compares. What was copied is read back at the destination;
+        at the source its checksum is there already, or was taken on the way."""
         name = step.layer.name
         algorithm = step.algorithm or self._algorithm
         ours = step.source_table or self._source.checksums(name, algorithm)
         if ours is None:
-            ours = self._source.register(name, algorithm, self._job.control)
-            report.bytes_read += step.layer.owned * self._source.cluster_size
-        theirs = self._destination.register(name, algorithm, self._job.control)
-        report.bytes_read += theirs.num_owned * self._source.cluster_size
+            known = copied if algorithm == self._algorithm else None
+            to_read = step.layer.owned - (0 if known is None else len(known))
+            ours = self._source.register(name, algorithm, self._job.control, known)
+            report.bytes_read += to_read * self._source.cluster_size
+        # What an interrupted run has kept is read, too: nobody remembers its checksums.
+        kept = None if report.resumed else step.kept_checksums()
+        num_kept = 0 if kept is None else len(kept)
+        theirs = self._destination.register(name, algorithm, self._job.control, kept)
+        report.bytes_read += (theirs.num_owned - num_kept) * self._source.cluster_size
         self._note(report, algorithm, ours.snapshot_checksum, theirs.snapshot_checksum)
         if ours.snapshot_checksum != theirs.snapshot_checksum or ours.owned != theirs.owned:
             raise self._mismatch(report)

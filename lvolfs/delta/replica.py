@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from lvolfs._native.endpoint import Endpoint
 from lvolfs.bdev.lvol import open_lvol
 from lvolfs.delta import checksums
-from lvolfs.delta.checksum_table import bits_set, make_table
+from lvolfs.delta.background import threads_for
+from lvolfs.delta.checksum_table import ClusterChecksums, bits_set, make_table, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,9 +86,15 @@ class Replica(Protocol):
     def writing(self, name: str) -> AbstractContextManager[Endpoint]:
         """EBUSY when it is open for writing already."""
 
-    def register(self, name: str, algorithm: Algorithm, control: Control) -> ChecksumTable:
+    def register(
+        self,
+        name: str,
+        algorithm: Algorithm,
+        control: Control,
+        known: ClusterChecksums | None = None,
+    ) -> ChecksumTable:
         """Registers all owned clusters of a snapshot and waits; ECANCELED with `control`.
-        On a read-only store they are only computed."""
+        Those in `known` are not read. On a read-only store they are only computed."""
 
     # -- changes
     def create_volume(self, name: str, size: int) -> None: ...
@@ -184,10 +191,18 @@ class LocalReplica:
         with open_lvol(self._get(name), operation="rebuild") as destination:
             yield destination.endpoint
 
-    def register(self, name: str, algorithm: Algorithm, control: Control) -> ChecksumTable:
+    def register(
+        self,
+        name: str,
+        algorithm: Algorithm,
+        control: Control,
+        known: ClusterChecksums | None = None,
+    ) -> ChecksumTable:
         if self.store.read_only:
-            return self._hashed(name, algorithm, control)
-        job = checksums.register(self._get(name), algorithm=algorithm, rate=control.rate)
+            return self._hashed(name, algorithm, control, known)
+        job = checksums.register(
+            self._get(name), algorithm=algorithm, rate=control.rate, known=known
+        )
         while not job.wait(_POLL):
             if control.cancelled:
                 job.cancel()
@@ -197,17 +212,23 @@ class LocalReplica:
             raise OSError(errno.EIO, f"the checksums of '{name}' in {self.title} are gone again")
         return found
 
-    def _hashed(self, name: str, algorithm: Algorithm, control: Control) -> ChecksumTable:
+    def _hashed(
+        self, name: str, algorithm: Algorithm, control: Control, known: ClusterChecksums | None
+    ) -> ChecksumTable:
         owned = self.fragmap(name)
-        clusters = array("I", bits_set(owned))
-        values = array("Q", bytes(8 * self._get(name).num_clusters))
+        gathered = known or ClusterChecksums(self._get(name).num_clusters)
+        clusters = array("I", bits_set(without(owned, gathered.registered)))
         with self.reading(name) as endpoint:
             found = checksums.hash_clusters(
-                endpoint, algorithm, clusters, self.cluster_size, control
+                endpoint,
+                algorithm,
+                clusters,
+                self.cluster_size,
+                control,
+                threads=threads_for(None),
             )
-        for cluster, value in zip(clusters, found, strict=True):
-            values[cluster] = value
-        return make_table(algorithm, self.cluster_size, owned, owned, values)
+        gathered.note(clusters, found)
+        return make_table(algorithm, self.cluster_size, owned, owned, gathered.values)
 
     def create_volume(self, name: str, size: int) -> None:
         self.store.create_volume(name, size)

@@ -27,6 +27,13 @@ def decode_values(text: str) -> "array[int]":
     return values
 
 
+def encode_values(values: "array[int]") -> str:
+    if sys.byteorder == "big":
+        values = array(values.typecode, values)
+        values.byteswap()
+    return base64.b64encode(values.tobytes()).decode("ascii")
+
+
 def file_of(store: dict[str, Any], lvol: dict[str, Any]) -> Path:
     """Where the mount shows an lvol. Raises OSError when the store is not mounted."""
     if store["mountpoint"] is None:

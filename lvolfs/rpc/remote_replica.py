@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lvolfs.delta.checksum_table import ChecksumTable
+from lvolfs.delta.checksum_table import ChecksumTable, ClusterChecksums, bits_set, without
+from lvolfs.delta.diff import as_ranges
 from lvolfs.delta.replica import Layer
 from lvolfs.rpc.client import Caller
 from lvolfs.rpc.errors import RpcError
-from lvolfs.rpc.remote_content import decode_values, file_of, open_endpoint
+from lvolfs.rpc.remote_content import decode_values, encode_values, file_of, open_endpoint
 
 if TYPE_CHECKING:
     from lvolfs._native.checksum import Algorithm
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _POLL = 0.1
 _RELEASE_TIMEOUT = 5.0
+# Clusters whose checksums, and runs of clusters that, fit into one request with room to spare.
+_KNOWN = 1 << 16
+_RUNS = 1 << 15
 
 
 class RemoteReplica:
@@ -148,12 +152,54 @@ class RemoteReplica:
         with self._endpoint(name, write=True) as endpoint:
             yield endpoint
 
-    def register(self, name: str, algorithm: "Algorithm", control: "Control") -> ChecksumTable:
+    def register(
+        self,
+        name: str,
+        algorithm: "Algorithm",
+        control: "Control",
+        known: ClusterChecksums | None = None,
+    ) -> ChecksumTable:
+        if known is None:
+            self._register(name, algorithm, control, None)
+        else:
+            self._add_known(name, algorithm, known)
+            unknown = as_ranges(list(bits_set(without(self.fragmap(name), known.registered))))
+            for at in range(0, len(unknown), _RUNS):
+                runs = [[each.start, len(each)] for each in unknown[at : at + _RUNS]]
+                self._register(name, algorithm, control, runs)
+        found = self.checksums(name, algorithm)
+        if found is None:
+            raise OSError(errno.EIO, f"the checksums of {name!r} in {self.title} are gone again")
+        return found
+
+    def _add_known(self, name: str, algorithm: "Algorithm", known: ClusterChecksums) -> None:
+        for first in range(0, len(known.values), _KNOWN):
+            bitmap = bytes(known.registered[first // 8 : (first + _KNOWN) // 8])
+            if any(bitmap):
+                self._call(
+                    "lvolfs_add_checksums",
+                    name=self._reference(name),
+                    algorithm=algorithm,
+                    first=first,
+                    registered=base64.b64encode(bitmap).decode(),
+                    checksums=encode_values(
+                        array("Q", (known.values[first + i] for i in bits_set(bitmap)))
+                    ),
+                )
+
+    def _register(
+        self,
+        name: str,
+        algorithm: "Algorithm",
+        control: "Control",
+        runs: list[list[int]] | None,
+    ) -> None:
         job = self._call(
             "lvolfs_register_checksums",
             name=self._reference(name),
             algorithm=algorithm,
             rate=control.rate,
+            clusters=runs,
         )
         while job["state"] == "in progress":
             if control.cancelled:
@@ -163,10 +209,6 @@ class RemoteReplica:
             raise OSError(
                 job["errno"] or errno.EIO, f"{self.title}: {job['error'] or job['state']}"
             )
-        found = self.checksums(name, algorithm)
-        if found is None:
-            raise OSError(errno.EIO, f"the checksums of {name!r} in {self.title} are gone again")
-        return found
 
     def create_volume(self, name: str, size: int) -> None:
         self._call("lvolfs_create_volume", name=name, size=size)

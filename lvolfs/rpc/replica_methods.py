@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from lvolfs.delta import checksums
-from lvolfs.delta.checksum_table import ALGORITHMS
+from lvolfs.delta import checksums as registration
+from lvolfs.delta.checksum_table import ALGORITHMS, ClusterChecksums, bits_set
 from lvolfs.delta.content import ZEROS, LvolContent
 from lvolfs.delta.diff import diff
+from lvolfs.rpc.remote_content import encode_values
 from lvolfs.rpc.table import U64, own_method
 from lvolfs.rpc.target import Target
 
@@ -31,11 +32,13 @@ def encode(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def encode_values(values: "array[int]") -> str:
+def decode_values(data: bytes) -> "array[int]":
+    if len(data) % 8:
+        raise OSError(errno.EINVAL, f"{len(data)} bytes are no u64 checksums")
+    values = array("Q", data)
     if sys.byteorder == "big":
-        values = array(values.typecode, values)
         values.byteswap()
-    return encode(values.tobytes())
+    return values
 
 
 def decode(text: str) -> bytes:
@@ -91,7 +94,7 @@ def get_checksum_table(
     target: Target, *, name: str, algorithm: Algorithm, first: U64 = 0, count: Count = MAX_PAGE
 ) -> dict[str, Any] | None:
     """A page of the registered checksums of the clusters that an lvol owns itself."""
-    table = checksums.table(target.find_lvol(name), algorithm)
+    table = registration.table(target.find_lvol(name), algorithm)
     if table is None:
         return None
     count = max(min(count, table.num_clusters - first), 0)
@@ -103,6 +106,40 @@ def get_checksum_table(
         "registered": encode(_slice_bitmap(table.registered, first, count)),
         "checksums": encode_values(table.values[first : first + count]),
     }
+
+
+@own_method("lvolfs_add_checksums", takes_long=True)
+def add_checksums(
+    target: Target,
+    *,
+    name: str,
+    algorithm: Algorithm,
+    first: U64,
+    registered: str,
+    checksums: str,
+) -> bool:
+    """Registers checksums that the caller knows without the clusters being read.
+
+    registered: bitmap from `first` on, a multiple of 8; checksums: one for each bit set. What
+    is registered already stays. A rebuild passes on those of clusters that it did not touch.
+    """
+    lvol = target.find_lvol(name)
+    clusters = [first + index for index in bits_set(decode(registered))]
+    values = decode_values(decode(checksums))
+    if (
+        first % 8
+        or len(values) != len(clusters)
+        or (clusters and clusters[-1] >= lvol.num_clusters)
+    ):
+        raise OSError(
+            errno.EINVAL,
+            f"{len(values)} checksums for {len(clusters)} clusters from {first} on, of the "
+            f"{lvol.num_clusters} of lvol {lvol.name!r}; first has to be a multiple of 8",
+        )
+    known = ClusterChecksums(lvol.num_clusters)
+    known.note(clusters, values)
+    registration.add(lvol, algorithm, known)
+    return True
 
 
 @own_method("lvolfs_snapshot")

@@ -98,6 +98,31 @@ def test_rebuild_between_mounted_stores(
     run("check", store)
 
 
+def test_a_delta_between_mounted_stores(
+    store: Path, tmp_path: Path, run: Run, mount: Mount
+) -> None:
+    replica = tmp_path / "replica.img"
+    run("create", replica, "--size", "64M", "--name", "replica")
+    here, there = mount(store), mount(replica)
+    run("rebuild", f"{here}:disk", f"{there}:disk")
+    writes = ((here, {1: b"same", 3: b"right"}), (there, {1: b"same", 2: b"extra", 3: b"wrong"}))
+    for where, clusters in writes:
+        with (where / "volumes/disk").open("r+b") as file:
+            for cluster, text in clusters.items():
+                file.seek(cluster * MIB)
+                file.write(text)
+        run("snapshot", where, "disk", "tuesday")
+    report = run("rebuild", f"{here}:disk", f"{there}:disk", "--json").json
+    (layer,) = [each for each in report["layers"] if each["name"] == "tuesday"]
+    assert layer["action"] == "delta"
+    assert (layer["copied"], layer["unmapped"], layer["bytes_read"]) == (1, 1, 2 * MIB)
+    assert (there / "snapshots/tuesday").read_bytes() == (here / "snapshots/tuesday").read_bytes()
+    for where in (here, there):
+        run("checksum", "verify", where, "tuesday")
+        run("umount", where)
+    run("check", replica)
+
+
 def test_a_mounted_store_is_not_mounted_twice(
     store: Path, tmp_path: Path, run: Run, mount: Mount
 ) -> None:

@@ -112,6 +112,38 @@ def test_only_differing_clusters_are_copied(volume, other, algorithm):
     assert other.get("s2").parent is theirs
 
 
+def read_by(*stores):
+    """Bytes that the stores' devices have read so far, of clusters and of metadata."""
+    return sum(store.engine.device.counters["bytes_read"] for store in stores)
+
+
+def test_a_verified_delta_reads_only_what_differs_and_once_on_each_side(volume, other):
+    diverge(other)
+    for store in (volume.store, other):
+        for name in ("s1", "s2"):
+            finish(checksums.register(store.get(name)))
+    before = read_by(volume.store, other)
+    report = rebuild(volume, other)
+    read = read_by(volume.store, other) - before
+    # Two clusters of s1 and one of the head: read at the source, read back at the destination.
+    assert report.total("copied") == 3
+    assert report.total("bytes_read") == 2 * 3 * CLUSTER
+    assert 0 <= read - report.total("bytes_read") < CLUSTER  # pages of metadata
+    assert_same(volume, other)
+    for name in ("s1", "s2"):
+        ours, theirs = volume.store.get(name), other.get(name)
+        assert checksums.table(ours) == checksums.table(theirs)
+        assert finish(checksums.verify(theirs)).mismatched == []
+
+
+@pytest.mark.parametrize("algorithm", ["xxh3", "crc64"])
+def test_a_full_copy_registers_the_source_on_the_way(volume, other, algorithm):
+    report = rebuild(volume, other, algorithm=algorithm)
+    assert report.total("bytes_read") == 2 * 25 * CLUSTER
+    for name in ("s1", "s2"):
+        assert finish(checksums.verify(volume.store.get(name), algorithm)).ok
+
+
 def test_registered_checksums_alone_decide(volume, other):
     diverge(other)
     for store in (volume.store, other):
@@ -314,11 +346,11 @@ def test_a_mismatch_after_the_copy_is_no_success(volume, other, monkeypatch):
     place = []
 
     class Losing(rebuild_run.Rebuild):
-        def _verify_snapshot(self, step, report):
+        def _verify_snapshot(self, step, report, copied):
             lvol = other.get(step.layer.name)
             place.append(int.from_bytes(lvol.blob.clusters()[:4], "little"))
             other.engine.device.pwrite(b"lost write", place[0] * CLUSTER)
-            super()._verify_snapshot(step, report)
+            super()._verify_snapshot(step, report, copied)
 
     monkeypatch.setattr("lvolfs.delta.rebuild.Rebuild", Losing)
     with pytest.raises(OSError, match="snapshot 's1' does not match after the copy") as caught:

@@ -6,7 +6,7 @@ from array import array
 
 import pytest
 
-from lvolfs._native.checksum import ChecksumLoop, xxh3
+from lvolfs._native.checksum import ChecksumLoop, crc64, xxh3
 from lvolfs._native.compare import CompareLoop
 from lvolfs._native.control import Control
 from lvolfs._native.copy import COPY, UNMAP, CopyLoop
@@ -41,6 +41,24 @@ def copy_loop(source, destination, actions, control=None, size=CLUSTER):
     clusters = array("I", (c for c, _ in actions))
     kinds = bytes(kind for _, kind in actions)
     return CopyLoop(source, destination, clusters, kinds, size, control or Control())
+
+
+@pytest.mark.parametrize("algorithm", ["xxh3", "crc64"])
+@pytest.mark.parametrize("size", [CLUSTER, 2 * CLUSTER, 8 << 20])
+def test_checksums_are_taken_on_the_way(tmp_path, algorithm, size):
+    """Of clusters that go in one piece, and of such that go in several."""
+    data = os.urandom(size)
+    source, destination = tmp_path / "source", tmp_path / "destination"
+    source.write_bytes(bytes(size) + data)
+    destination.write_bytes(bytes(2 * size))
+    ends = [endpoint(each, size=2 * size) for each in (source, destination)]
+    loop = CopyLoop(
+        *ends, array("I", [1, 0]), bytes([COPY, COPY]), size, Control(), algorithm=algorithm
+    )
+    loop.run()
+    take = {"xxh3": xxh3, "crc64": crc64}[algorithm]
+    assert array("Q", loop.values_bytes()).tolist() == [take(data), take(bytes(size))]
+    assert destination.read_bytes() == source.read_bytes()
 
 
 def test_file_to_file(files):
