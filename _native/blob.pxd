@@ -18,5 +18,4 @@ cdef class Blob:
 
     cdef _raise_for(self, int rc, str what)
     cdef uint32_t _window(self, first, count) except? 0
-    cdef bint _has_extent_page(self, uint32_t page) noexcept
     cdef store_t *_open(self) except NULL

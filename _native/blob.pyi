@@ -35,7 +35,8 @@ class Blob:
     @property
     def chain(self) -> list[int]: ...
     @property
-    def extent_pages(self) -> list[int]: ...
+    def extent_pages(self) -> dict[int, int]:
+        """The metadata page of each extent (512 clusters) that has one, in order."""
     @property
     def head(self) -> bytes: ...
     @property
@@ -61,8 +62,11 @@ class Blob:
     def seek_hole(self, offset: int) -> int: ...
     def fragmap(self, first: int = 0, count: int | None = None) -> bytes:
         """Bit i (LSB first) of ceil(count/8) bytes: cluster first+i is owned by this blob."""
-    def clusters(self) -> bytes:
-        """num_clusters little-endian u32: the own map."""
+    def clusters(self, first: int = 0, count: int | None = None) -> bytes:
+        """Little-endian u32 each: the device cluster that the blob owns, 0 for none. To the end
+        without `count`: an lvol may have hundreds of millions."""
+    def owned(self) -> list[tuple[int, int]]:
+        """(cluster of the blob, device cluster) of all that it owns, in order."""
     def resolve(self, first: int = 0, count: int | None = None) -> bytes:
         """Little-endian u32 each: the device cluster read for it through the chain,
         0xFFFFFFFF for zeros, 0xFFFFFFFE for the external parent."""

@@ -17,10 +17,15 @@ from lvolfs._native.blob_shape cimport (
     shape_swap,
 )
 from lvolfs._native.cluster_map cimport (
+    CLUSTERS_PER_EXTENT,
     blob_put,
     blob_size,
+    extent_t,
+    map_extent,
+    map_extent_page,
     map_forget_effective,
     map_fragmap,
+    map_own,
     map_resolve,
     map_seek,
     store_t,
@@ -72,13 +77,6 @@ cdef class Blob:
         if not gate_is_mine(&self._open().gate):
             raise RuntimeError("this change needs Engine.exclusive()")
 
-    cdef bint _has_extent_page(self, uint32_t page) noexcept:
-        cdef uint32_t i
-        for i in range(self.raw.num_extents):
-            if self.raw.extent_pages[i] == page:
-                return True
-        return False
-
     # -- state
 
     @property
@@ -127,7 +125,10 @@ cdef class Blob:
 
     @property
     def extent_pages(self):
-        return [self.raw.extent_pages[i] for i in range(self.raw.num_extents)]
+        return {
+            i: map_extent_page(self.raw, i)
+            for i in range(self.raw.num_extents) if map_extent_page(self.raw, i)
+        }
 
     @property
     def head(self):
@@ -257,17 +258,39 @@ cdef class Blob:
             map_fragmap(self.raw, first, n, out)
         return bytes(bits)
 
-    def clusters(self):
+    def clusters(self, uint32_t first=0, count=None):
         cdef store_t *store = self._open()
-        cdef uint32_t shard
+        cdef uint32_t n = self._window(first, count)
+        cdef bytearray found = bytearray(<uint64_t> n * 4)
+        cdef uint32_t *out = <uint32_t *> PyByteArray_AS_STRING(found)
+        cdef uint32_t shard, i
+        with nogil:
+            shard = gate_enter(&store.gate)
+            for i in range(n):
+                if first + i < self.raw.num_clusters:
+                    out[i] = map_own(self.raw, first + i)
+            gate_exit(&store.gate, shard)
+        return bytes(found)
+
+    def owned(self):
+        cdef store_t *store = self._open()
+        cdef list found = []
+        cdef extent_t *extent
+        cdef uint32_t shard, e, i, c
         with nogil:
             shard = gate_enter(&store.gate)
         try:
-            return PyBytes_FromStringAndSize(
-                <char *> self.raw.clusters, 4 * <uint64_t> self.raw.num_clusters
-            )
+            for e in range(self.raw.num_extents):
+                extent = map_extent(self.raw, e)
+                if extent == NULL:
+                    continue
+                for i in range(CLUSTERS_PER_EXTENT):
+                    c = load32(&extent.clusters[i])
+                    if c:
+                        found.append((e * CLUSTERS_PER_EXTENT + i, c))
         finally:
             gate_exit(&store.gate, shard)
+        return found
 
     def resolve(self, uint32_t first=0, count=None):
         cdef store_t *store = self._open()

@@ -1,9 +1,8 @@
 """Changes of a blob's shape in memory: size, and whose the clusters are."""
 
 from libc.errno cimport EINVAL, ENOMEM
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free
 
 from lvolfs._native.allocator cimport (
     allocator_claim,
@@ -13,17 +12,22 @@ from lvolfs._native.allocator cimport (
 )
 from lvolfs._native.cluster_map cimport (
     CLUSTERS_PER_EXTENT,
-    map_add_extent_page,
+    extent_new,
+    extent_t,
+    extents_of,
+    map_add_extent,
+    map_claim_extent,
+    map_drop_extent,
+    map_extent_page,
     map_forget_effective,
     map_mark_dirty,
+    map_move_extent,
+    map_set_room,
     store_t,
 )
 from lvolfs._native.device cimport device_is_hole, device_zero
+from lvolfs._native.lazy_array cimport lazy_array_free, lazy_array_new
 from lvolfs._native.sync cimport load32, store32
-
-
-cdef uint32_t extents_of(uint32_t num_clusters) noexcept nogil:
-    return (num_clusters + CLUSTERS_PER_EXTENT - 1) // CLUSTERS_PER_EXTENT
 
 
 cdef uint32_t entries_of(blob_t *blob, uint32_t extent) noexcept nogil:
@@ -39,40 +43,18 @@ cdef void mark_table(blob_t *blob) noexcept nogil:
 
 # -- resize
 
-cdef int set_room(blob_t *blob, uint32_t num_clusters) noexcept nogil:
-    """Larger arrays with the same content; num_clusters stays."""
-    cdef uint32_t num_extents = extents_of(num_clusters)
-    cdef uint32_t *clusters = <uint32_t *> calloc(<uint64_t> num_clusters + 1, 4)
-    cdef uint32_t *pages = <uint32_t *> calloc(<uint64_t> num_extents + 1, 4)
-    cdef uint8_t *dirty = <uint8_t *> calloc(<uint64_t> num_extents + 1, 1)
-    if clusters == NULL or pages == NULL or dirty == NULL:
-        free(clusters)
-        free(pages)
-        free(dirty)
-        return -ENOMEM
-    memcpy(clusters, blob.clusters, 4 * <uint64_t> blob.num_clusters)
-    memcpy(pages, blob.extent_pages, 4 * <uint64_t> blob.num_extents)
-    memcpy(dirty, blob.extent_dirty, blob.num_extents)
-    free(blob.clusters)
-    free(blob.extent_pages)
-    free(blob.extent_dirty)
-    blob.clusters = clusters
-    blob.extent_pages = pages
-    blob.extent_dirty = dirty
-    return 0
-
-
 cdef int claim_zeroed(blob_t *blob, uint32_t c) noexcept nogil:
     cdef store_t *store = blob.store
     cdef uint64_t cluster_size = store.cluster_size
     cdef uint32_t extent = c // CLUSTERS_PER_EXTENT
-    cdef long cluster, page
+    cdef extent_t *added
+    cdef long cluster
     cdef int rc = 0
-    if not blob.rle and blob.extent_pages[extent] == 0:
-        page = allocator_claim_beyond(&store.pages, 1, load32(&store.page_reserve))
-        if page < 0:
-            return <int> page
-        map_add_extent_page(blob, extent, <uint32_t> page)
+    if blob.extents[extent] == NULL:
+        rc = map_claim_extent(blob, &added)
+        if rc:
+            return rc
+        map_add_extent(blob, extent, added)
     cluster = allocator_claim(&store.clusters, 1)
     if cluster < 0:
         return <int> cluster
@@ -81,7 +63,7 @@ cdef int claim_zeroed(blob_t *blob, uint32_t c) noexcept nogil:
     if rc:
         allocator_release(&store.clusters, <uint32_t> cluster)
         return rc
-    blob.clusters[c] = <uint32_t> cluster
+    blob.extents[extent].clusters[c % CLUSTERS_PER_EXTENT] = <uint32_t> cluster
     blob.owned += 1
     map_mark_dirty(blob, c)
     return 0
@@ -89,24 +71,29 @@ cdef int claim_zeroed(blob_t *blob, uint32_t c) noexcept nogil:
 
 cdef void release_new(blob_t *blob, uint32_t first_cluster, uint32_t first_extent) noexcept nogil:
     """Undoes claim_zeroed for everything from there on."""
-    cdef uint32_t c, extent
-    for c in range(first_cluster, blob.num_clusters):
-        if blob.clusters[c]:
-            allocator_release(&blob.store.clusters, blob.clusters[c])
-            blob.clusters[c] = 0
-            blob.owned -= 1
-    for extent in range(first_extent, blob.num_extents):
-        if blob.extent_pages[extent]:
-            allocator_release(&blob.store.pages, blob.extent_pages[extent])
-            blob.extent_pages[extent] = 0
-            blob.extent_dirty[extent] = 0
+    cdef uint32_t extent = first_cluster // CLUSTERS_PER_EXTENT
+    cdef uint32_t i
+    cdef extent_t *found
+    while extent < blob.num_extents:
+        found = blob.extents[extent]
+        if found != NULL:
+            for i in range(CLUSTERS_PER_EXTENT):
+                if found.clusters[i] and extent * CLUSTERS_PER_EXTENT + i >= first_cluster:
+                    allocator_release(&blob.store.clusters, found.clusters[i])
+                    found.clusters[i] = 0
+                    blob.owned -= 1
+            if extent >= first_extent:
+                if found.page:
+                    allocator_release(&blob.store.pages, found.page)
+                map_drop_extent(blob, extent)
+        extent += 1
 
 
 cdef int grow(blob_t *blob, uint32_t num_clusters) noexcept nogil:
     cdef uint32_t old_clusters = blob.num_clusters
     cdef uint32_t old_extents = blob.num_extents
     cdef uint32_t c
-    cdef int rc = set_room(blob, num_clusters)
+    cdef int rc = map_set_room(blob, extents_of(num_clusters))
     if rc:
         return rc
     blob.num_clusters = num_clusters
@@ -124,17 +111,22 @@ cdef int grow(blob_t *blob, uint32_t num_clusters) noexcept nogil:
 
 cdef void shrink(blob_t *blob, uint32_t num_clusters) noexcept nogil:
     cdef uint32_t num_extents = extents_of(num_clusters)
-    cdef uint32_t c, extent
-    for c in range(num_clusters, blob.num_clusters):
-        if blob.clusters[c]:
-            allocator_defer(&blob.store.clusters, blob.clusters[c])
-            blob.clusters[c] = 0
-            blob.owned -= 1
-    for extent in range(num_extents, blob.num_extents):
-        if blob.extent_pages[extent]:
-            allocator_defer(&blob.store.pages, blob.extent_pages[extent])
-            blob.extent_pages[extent] = 0
-        blob.extent_dirty[extent] = 0
+    cdef uint32_t extent = num_clusters // CLUSTERS_PER_EXTENT
+    cdef uint32_t i
+    cdef extent_t *found
+    while extent < blob.num_extents:
+        found = blob.extents[extent]
+        if found != NULL:
+            for i in range(CLUSTERS_PER_EXTENT):
+                if found.clusters[i] and extent * CLUSTERS_PER_EXTENT + i >= num_clusters:
+                    allocator_defer(&blob.store.clusters, found.clusters[i])
+                    found.clusters[i] = 0
+                    blob.owned -= 1
+            if extent >= num_extents:
+                if found.page:
+                    allocator_defer(&blob.store.pages, found.page)
+                map_drop_extent(blob, extent)
+        extent += 1
     blob.num_clusters = num_clusters
     blob.num_extents = num_extents
 
@@ -146,7 +138,7 @@ cdef bint changes_last_page(blob_t *blob, uint32_t num_clusters) noexcept nogil:
         not blob.rle
         and num_clusters != blob.num_clusters
         and least % CLUSTERS_PER_EXTENT != 0
-        and blob.extent_pages[least // CLUSTERS_PER_EXTENT] != 0
+        and blob.extents[least // CLUSTERS_PER_EXTENT] != NULL
     )
 
 
@@ -171,8 +163,8 @@ cdef int shape_resize(blob_t *blob, uint32_t num_clusters) noexcept nogil:
             allocator_release(&store.pages, <uint32_t> page)
         return rc
     if page:
-        allocator_defer(&store.pages, blob.extent_pages[extent])
-        map_add_extent_page(blob, extent, <uint32_t> page)
+        allocator_defer(&store.pages, blob.extents[extent].page)
+        map_move_extent(blob, extent, <uint32_t> page)
     mark_table(blob)
     return 0
 
@@ -192,8 +184,8 @@ cdef int shape_swap(blob_t *a, blob_t *b) noexcept nogil:
     if a.num_clusters != b.num_clusters:
         return -EINVAL
     map_forget_effective(a.store)
-    a.clusters, b.clusters = b.clusters, a.clusters
-    a.extent_pages, b.extent_pages = b.extent_pages, a.extent_pages
+    a.extent_room, b.extent_room = b.extent_room, a.extent_room
+    a.extents, b.extents = b.extents, a.extents
     a.extent_dirty, b.extent_dirty = b.extent_dirty, a.extent_dirty
     a.map_dirty, b.map_dirty = b.map_dirty, a.map_dirty
     a.owned, b.owned = b.owned, a.owned
@@ -203,94 +195,123 @@ cdef int shape_swap(blob_t *a, blob_t *b) noexcept nogil:
 
 # -- merge
 
+cdef uint32_t common_end(blob_t *child, blob_t *parent, uint32_t extent) noexcept nogil:
+    """How many entries of the extent both blobs have."""
+    return min(entries_of(child, extent), entries_of(parent, extent))
+
+
 cdef bint has_to_give(blob_t *child, blob_t *parent, uint32_t extent) noexcept nogil:
-    cdef uint32_t c = extent * CLUSTERS_PER_EXTENT
-    cdef uint32_t end = min(c + CLUSTERS_PER_EXTENT, min(child.num_clusters, parent.num_clusters))
-    while c < end:
-        if child.clusters[c] == 0 and parent.clusters[c]:
+    """Whether the parent has a cluster there that the child lacks."""
+    cdef extent_t *ours = child.extents[extent]
+    cdef extent_t *theirs = parent.extents[extent]
+    cdef uint32_t i
+    if theirs == NULL:
+        return False
+    for i in range(common_end(child, parent, extent)):
+        if theirs.clusters[i] and (ours == NULL or ours.clusters[i] == 0):
             return True
-        c += 1
     return False
 
 
-cdef bint takes_page_over(blob_t *child, blob_t *parent, uint32_t extent) noexcept nogil:
+cdef bint gives_its_page(blob_t *child, blob_t *parent, uint32_t extent) noexcept nogil:
     """Whether the parent's extent page says, as it is, what the child's would have to say."""
     return (
         not child.rle
         and not parent.rle
-        and child.extent_pages[extent] == 0
-        and extent < parent.num_extents
-        and parent.extent_pages[extent] != 0
+        and child.extents[extent] == NULL
         and entries_of(child, extent) == entries_of(parent, extent)
     )
 
 
-cdef int claim_merge_pages(blob_t *child, blob_t *parent, uint32_t *pages) noexcept nogil:
-    cdef uint32_t extent, k
-    cdef long page
+cdef void forget_fresh(blob_t *child, blob_t *parent, extent_t **fresh, uint32_t end) noexcept nogil:
+    """Undoes make_fresh for the extents before `end`."""
+    cdef uint32_t extent
+    for extent in range(end):
+        if fresh[extent] != NULL:
+            if fresh[extent].page and fresh[extent].page != map_extent_page(parent, extent):
+                allocator_release(&child.store.pages, fresh[extent].page)
+            free(fresh[extent])
+
+
+cdef int make_fresh(blob_t *child, blob_t *parent, extent_t **fresh) noexcept nogil:
+    """The extents that the child gets beside its own: all that can fail in a merge."""
+    cdef uint32_t extent
+    cdef int rc = 0
     for extent in range(min(child.num_extents, parent.num_extents)):
-        if child.rle or child.extent_pages[extent] or not has_to_give(child, parent, extent):
+        if child.extents[extent] != NULL or not has_to_give(child, parent, extent):
             continue
-        if takes_page_over(child, parent, extent):
-            continue
-        page = allocator_claim_beyond(
-            &child.store.pages, 1, load32(&child.store.page_reserve)
-        )
-        if page < 0:
-            for k in range(extent):
-                if pages[k]:
-                    allocator_release(&child.store.pages, pages[k])
-            return <int> page
-        pages[extent] = <uint32_t> page
+        if gives_its_page(child, parent, extent):
+            fresh[extent] = extent_new(parent.extents[extent].page)
+            if fresh[extent] == NULL:
+                rc = -ENOMEM
+        else:
+            rc = map_claim_extent(child, &fresh[extent])
+        if rc:
+            forget_fresh(child, parent, fresh, extent)
+            return rc
     return 0
 
 
+cdef void merge_extent(blob_t *child, blob_t *parent, uint32_t extent, bint as_it_is) noexcept nogil:
+    cdef extent_t *ours = child.extents[extent]
+    cdef extent_t *theirs = parent.extents[extent]
+    cdef uint32_t i
+    for i in range(common_end(child, parent, extent)):
+        if ours.clusters[i] == 0 and theirs.clusters[i]:
+            ours.clusters[i] = theirs.clusters[i]
+            child.owned += 1
+            if not as_it_is:
+                map_mark_dirty(child, extent * CLUSTERS_PER_EXTENT)
+
+
 cdef int shape_merge(blob_t *child, blob_t *parent) noexcept nogil:
-    cdef uint32_t *pages = <uint32_t *> calloc(<uint64_t> child.num_extents + 1, 4)
-    cdef uint32_t extent, c, end
-    cdef bint taken
-    cdef int rc
-    if pages == NULL:
-        return -ENOMEM
-    rc = claim_merge_pages(child, parent, pages)
+    cdef size_t size = child.extent_room * sizeof(extent_t *)
+    cdef extent_t **fresh = <extent_t **> lazy_array_new(size)
+    cdef uint32_t extent
+    cdef bint as_it_is
+    cdef int rc = -ENOMEM if fresh == NULL else make_fresh(child, parent, fresh)
     if rc:
-        free(pages)
+        lazy_array_free(fresh, size)
         return rc
     map_forget_effective(child.store)
     for extent in range(min(child.num_extents, parent.num_extents)):
         if not has_to_give(child, parent, extent):
             continue
-        taken = takes_page_over(child, parent, extent)
-        if taken:
-            child.extent_pages[extent] = parent.extent_pages[extent]
-        elif pages[extent]:
-            map_add_extent_page(child, extent, pages[extent])
-        c = extent * CLUSTERS_PER_EXTENT
-        end = min(c + CLUSTERS_PER_EXTENT, min(child.num_clusters, parent.num_clusters))
-        while c < end:
-            if child.clusters[c] == 0 and parent.clusters[c]:
-                child.clusters[c] = parent.clusters[c]
-                child.owned += 1
-                if not taken:
-                    map_mark_dirty(child, c)
-            c += 1
+        as_it_is = child.extents[extent] == NULL and gives_its_page(child, parent, extent)
+        if as_it_is:
+            child.extents[extent] = fresh[extent]
+        elif fresh[extent] != NULL:
+            map_add_extent(child, extent, fresh[extent])
+        merge_extent(child, parent, extent, as_it_is)
     mark_table(child)
-    free(pages)
+    lazy_array_free(fresh, size)
     return 0
 
 
+cdef void drop_shared_extent(blob_t *parent, blob_t *child, uint32_t extent) noexcept nogil:
+    cdef extent_t *theirs = parent.extents[extent]
+    cdef extent_t *ours = child.extents[extent]
+    cdef bint dirty = False
+    cdef uint32_t i
+    if theirs == NULL or ours == NULL:
+        return
+    for i in range(CLUSTERS_PER_EXTENT):
+        if theirs.clusters[i] and theirs.clusters[i] == ours.clusters[i]:
+            theirs.clusters[i] = 0
+            parent.owned -= 1
+            dirty = True
+    if not parent.rle and theirs.page == ours.page:
+        # One page says the same of both, unless somebody has made it up.
+        for i in range(CLUSTERS_PER_EXTENT):
+            parent.owned -= theirs.clusters[i] != 0
+        map_drop_extent(parent, extent)
+    elif dirty and not parent.rle:
+        map_mark_dirty(parent, extent * CLUSTERS_PER_EXTENT)
+
+
 cdef void shape_drop_shared(blob_t *parent, blob_t *child) noexcept nogil:
-    cdef uint32_t c, extent
+    cdef uint32_t extent
     map_forget_effective(parent.store)
     for extent in range(min(child.num_extents, parent.num_extents)):
-        if parent.extent_pages[extent] == child.extent_pages[extent]:
-            parent.extent_pages[extent] = 0
-            parent.extent_dirty[extent] = 0
-    for c in range(min(child.num_clusters, parent.num_clusters)):
-        if parent.clusters[c] and parent.clusters[c] == child.clusters[c]:
-            parent.clusters[c] = 0
-            parent.owned -= 1
-            extent = c // CLUSTERS_PER_EXTENT
-            if not parent.rle and parent.extent_pages[extent]:
-                map_mark_dirty(parent, c)
+        drop_shared_extent(parent, child, extent)
     mark_table(parent)

@@ -1,26 +1,40 @@
 """What is where: the in-memory form of a store and of its blobs, and the look-up.
 
-A blob's own map is `clusters[c]`, the device cluster that holds blob cluster c, or 0.
-It is read without a lock. A 0 becomes a number under the cluster's stripe lock, once the
-data are in place; a number changes back or moves to another blob only with the gate closed.
+A blob's own map are its extents, of 512 clusters each: one that owns nothing is NULL, so that
+memory goes with what is owned, not with the size. `map_own` is the device cluster that holds
+blob cluster c, or 0, and is read without a lock. An extent comes into being under extent_lock,
+a 0 becomes a number under the cluster's stripe lock, once the data are in place; a number
+changes back or moves to another blob, and an extent goes, only with the gate closed.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lvolfs._native.allocator cimport allocator_t
 from lvolfs._native.device cimport device_t
-from lvolfs._native.sync cimport gate_t, pthread_cond_t, pthread_mutex_t, pthread_t
+from lvolfs._native.sync cimport (
+    gate_t,
+    load32,
+    load_pointer,
+    pthread_cond_t,
+    pthread_mutex_t,
+    pthread_t,
+)
 
 cdef enum:
     CLUSTERS_PER_EXTENT = 512
     STRIPES = 64
-    # Values of `effective[c]` beside a cluster number.
+    # What is shown of a cluster, beside a cluster number.
     EFFECTIVE_UNKNOWN = 0
     EFFECTIVE_ZERO = 0xFFFFFFFF
     EFFECTIVE_EXTERNAL = 0xFFFFFFFE
 
 
 ctypedef struct blob_t
+
+
+ctypedef struct extent_t:
+    uint32_t page               # its metadata page; 0 only in a blob kept as RLE
+    uint32_t[512] clusters      # device clusters, 0 = not owned
 
 
 ctypedef struct store_t:
@@ -63,10 +77,10 @@ ctypedef struct blob_t:
     uint64_t id
     uint32_t num_clusters
     uint32_t num_extents
-    uint32_t *clusters          # num_clusters
-    uint32_t *effective         # num_clusters, or NULL when there is no parent
-    uint32_t *extent_pages      # num_extents, 0 = no page yet
-    uint8_t *extent_dirty       # num_extents
+    uint32_t extent_room        # of the next three; a multiple of 8, num_extents or more
+    extent_t **extents          # NULL = owns nothing there
+    uint8_t *extent_dirty       # to be written by the next commit
+    uint32_t **effective        # what ancestors show, 512 each as far as known; may be NULL
     uint32_t map_dirty          # some extent_dirty[] is set, or table_dirty
     uint32_t table_dirty        # the chain must be rewritten at the next commit
     blob_t *parent
@@ -81,11 +95,11 @@ ctypedef struct blob_t:
     uint32_t head_length
     uint8_t *checksums          # type-7 records (12 bytes each), or NULL
     uint32_t checksums_length
-    uint32_t owned              # clusters[c] != 0
+    uint32_t owned              # clusters in its own map
     uint32_t failed             # errno of a data write that was lost, 0 if none
     uint32_t refs               # Python objects, open lane handles, and the store's list
     pthread_mutex_t stripe[STRIPES]
-    pthread_mutex_t extent_lock  # guards 0 -> page in extent_pages
+    pthread_mutex_t extent_lock  # guards NULL -> extent
     uint64_t bytes_read         # counters, relaxed atomics
     uint64_t bytes_written
     uint64_t reads
@@ -108,12 +122,43 @@ cdef void map_forget_effective(store_t *store) noexcept nogil
 # Marks the extent of cluster c to be written by the next commit: after the map has changed.
 cdef void map_mark_dirty(blob_t *blob, uint32_t c) noexcept nogil
 
-# Gives extent `extent`, which has none, a metadata page.
-cdef void map_add_extent_page(blob_t *blob, uint32_t extent, uint32_t page) noexcept nogil
+# An extent that owns nothing, not in any blob yet; NULL when out of memory.
+cdef extent_t *extent_new(uint32_t page) noexcept nogil
+# One for this blob, with a metadata page of its own unless the blob is kept as RLE.
+cdef int map_claim_extent(blob_t *blob, extent_t **added) noexcept nogil
+# Takes over a new extent: extent_lock held, or the gate closed.
+cdef void map_add_extent(blob_t *blob, uint32_t extent, extent_t *added) noexcept nogil
+# Moves an extent to another metadata page: with the gate closed.
+cdef void map_move_extent(blob_t *blob, uint32_t extent, uint32_t page) noexcept nogil
+# Forgets an extent and what it owns: with the gate closed.
+cdef void map_drop_extent(blob_t *blob, uint32_t extent) noexcept nogil
+# Room for so many extents, with those that are there: 0 or -ENOMEM. With the gate closed.
+cdef int map_set_room(blob_t *blob, uint32_t num_extents) noexcept nogil
+# Whether neither the blob nor an ancestor has anything at all in this extent.
+cdef bint map_shows_nothing(blob_t *blob, uint32_t extent) noexcept nogil
 
 cdef blob_t *blob_new(store_t *store, uint64_t blob_id, uint32_t num_clusters) noexcept nogil
 cdef void blob_get(blob_t *blob) noexcept nogil
 cdef void blob_put(blob_t *blob) noexcept nogil
+
+cdef inline uint32_t extents_of(uint32_t num_clusters) noexcept nogil:
+    return num_clusters // CLUSTERS_PER_EXTENT + (num_clusters % CLUSTERS_PER_EXTENT != 0)
+
+
+cdef inline extent_t *map_extent(blob_t *blob, uint32_t extent) noexcept nogil:
+    return <extent_t *> load_pointer(<void **> &blob.extents[extent])
+
+
+cdef inline uint32_t map_own(blob_t *blob, uint32_t c) noexcept nogil:
+    """The device cluster that the blob owns for its cluster c, which it must have, or 0."""
+    cdef extent_t *extent = map_extent(blob, c // CLUSTERS_PER_EXTENT)
+    return load32(&extent.clusters[c % CLUSTERS_PER_EXTENT]) if extent != NULL else 0
+
+
+cdef inline uint32_t map_extent_page(blob_t *blob, uint32_t extent) noexcept nogil:
+    cdef extent_t *found = map_extent(blob, extent)
+    return load32(&found.page) if found != NULL else 0
+
 
 cdef inline uint64_t blob_size(blob_t *blob) noexcept nogil:
     return <uint64_t> blob.num_clusters * blob.store.cluster_size

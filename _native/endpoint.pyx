@@ -8,13 +8,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.types cimport off_t
 
-from lvolfs._native.cluster_map cimport blob_size
+from lvolfs._native.cluster_map cimport blob_size, map_own
 from lvolfs._native.device cimport device_is_hole
 from lvolfs._native.blob cimport Blob
 from lvolfs._native.nbd cimport (
     NbdTarget, nbd_target_flush, nbd_target_read, nbd_target_write, nbd_target_zero,
 )
-from lvolfs._native.sync cimport gate_t, load32
+from lvolfs._native.sync cimport gate_t
 from lvolfs._native.volume_io cimport (
     blob_flush, blob_read, blob_unmap, blob_unmap_cluster, blob_write,
 )
@@ -174,7 +174,7 @@ cdef int endpoint_flush(endpoint_t *e) noexcept nogil:
 cdef int endpoint_has(endpoint_t *e, uint32_t c) noexcept nogil:
     if e.kind != ENDPOINT_BLOB or not e.own_layer:
         return 0
-    if c >= e.blob.num_clusters or load32(&e.blob.clusters[c]) == 0:
+    if c >= e.blob.num_clusters or map_own(e.blob, c) == 0:
         return -ENODATA
     return 0
 
@@ -186,7 +186,7 @@ cdef bint endpoint_is_hole(endpoint_t *e, uint32_t c, uint32_t cluster_size) noe
         # Only the own layer of a blob that nobody changes: its clusters stay where they are.
         if not e.own_layer:
             return False
-        offset = <uint64_t> load32(&e.blob.clusters[c]) * cluster_size
+        offset = <uint64_t> map_own(e.blob, c) * cluster_size
         return device_is_hole(e.blob.store.dev, offset, cluster_size)
     if e.kind == ENDPOINT_FILE:
         offset = <uint64_t> c * cluster_size

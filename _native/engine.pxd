@@ -13,5 +13,3 @@ cdef class Engine:
     cdef store_t *_open(self) except NULL
     cdef Blob _wrap(self, blob_t *blob)
     cdef _raise_for(self, int rc, str what)
-    cdef _mark_pages_of(self, blob_t *blob, Blob shares_with, list marked)
-    cdef uint32_t _mark_clusters_of(self, blob_t *blob, Blob shares_with) except? 0xFFFFFFFF

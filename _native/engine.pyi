@@ -11,6 +11,8 @@ from lvolfs._native.blob import Blob, Bytes
 from lvolfs._native.device import Device
 
 SEEDED_FAULTS: dict[str, int]
+# What a device says of single sectors that are lost; the others can be read on.
+LOST_SECTORS: frozenset[int]
 
 class Engine:
     """Geometry, allocators, gate and commit of one open store.
@@ -59,21 +61,27 @@ class Engine:
     def read_page(self, index: int) -> bytes:
         """The 4096 bytes of one metadata page, unchecked."""
     def scan_pages(
-        self, first: int = 0, count: int | None = None, torn: list[int] | None = None
+        self,
+        first: int = 0,
+        count: int | None = None,
+        torn: list[int] | None = None,
+        unreadable: list[int] | None = None,
     ) -> list[tuple[int, bytes]]:
         """(index, 4096 bytes) of every page whose CRC is right, in order. Indices of pages
-        that look like the first of a blob, but have a wrong CRC, are appended to `torn`.
+        that look like the first of a blob, but have a wrong CRC, are appended to `torn`, those
+        that the device cannot read (LOST_SECTORS) to `unreadable`; without such a list, and for
+        any other error, OSError.
 
         Reads in large batches and skips the holes of the backing file.
         """
     def load_extents(
-        self, pages: Sequence[int], num_clusters: int
-    ) -> tuple[bytearray, list[tuple[int, str]]]:
+        self, pages: dict[int, int], num_clusters: int
+    ) -> tuple[dict[int, bytes], list[tuple[int, str]]]:
         """The cluster map behind an extent table.
 
-        pages: one metadata page index per 512 clusters, 0 = none. Returns num_clusters
-        little-endian u32 and, for each extent page that is not to be trusted, (entry, why);
-        its clusters are 0.
+        pages: metadata page index by extent (512 clusters). Returns 512 little-endian u32 for
+        each extent that owns anything, and (extent, why) for each page that is not to be
+        trusted. Memory goes with what is owned, not with num_clusters.
         """
 
     # -- filling a fresh engine from what is on disk
@@ -84,8 +92,9 @@ class Engine:
         self,
         blob_id: int,
         *,
-        clusters: Bytes,
-        extent_pages: Sequence[int],
+        num_clusters: int,
+        clusters: dict[int, bytes],
+        extent_pages: dict[int, int],
         chain: Sequence[int],
         head: Bytes,
         checksums: Bytes = b"",
@@ -95,6 +104,8 @@ class Engine:
         shares_with: Blob | None = None,
     ) -> Blob:
         """Takes a blob from disk over: marks its clusters and pages used.
+
+        clusters and extent_pages: by extent, as load_extents takes and gives them.
 
         Raises OSError(ERANGE) for a cluster or page past the end or inside the metadata,
         OSError(EEXIST) for one that another blob has (unless that is `shares_with`, a blob

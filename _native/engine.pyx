@@ -6,13 +6,13 @@ This is the one place where the errno of the data plane becomes an OSError.
 import errno
 import os
 
-from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EEXIST, ENOMEM, ERANGE
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport ENOMEM, ERANGE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
+from lvolfs._native.adoption cimport mark_clusters_of, mark_pages_of, set_chain, set_extents
 from lvolfs._native.allocator cimport (
     allocator_claim_beyond,
     allocator_destroy,
@@ -31,6 +31,7 @@ from lvolfs._native.cluster_map cimport (
     blob_get,
     blob_new,
     blob_put,
+    extents_of,
 )
 from lvolfs._native.commit cimport (
     commit_blob,
@@ -256,16 +257,18 @@ cdef class Engine:
             )
         return self.device.pread(MD_PAGE, (<uint64_t> store.md_start + index) * store.page_size)
 
-    def scan_pages(self, uint32_t first=0, count=None, list torn=None):
+    def scan_pages(
+        self, uint32_t first=0, count=None, list torn=None, list unreadable=None
+    ):
         cdef store_t *store = self._open()
         cdef uint32_t end = store.md_len if count is None else min(store.md_len, first + count)
         cdef uint32_t batch = max(1, SCAN_BATCH // store.page_size)
         cdef uint32_t index = first
-        cdef uint32_t i, n
+        cdef uint32_t one_by_one = first    # up to there
+        cdef uint32_t n
         cdef uint64_t base, data
         cdef int rc = 0
         cdef uint8_t *buf = <uint8_t *> malloc(<uint64_t> batch * store.page_size)
-        cdef uint8_t *page
         cdef list found = []
         if buf == NULL:
             raise MemoryError
@@ -282,43 +285,37 @@ cdef class Engine:
                     if index >= end:
                         break
                     base = (<uint64_t> store.md_start + index) * store.page_size
-                n = min(batch, end - index)
+                n = 1 if index < one_by_one else min(batch, end - index)
                 with nogil:
                     rc = device_pread(store.dev, buf, <uint64_t> n * store.page_size, base)
-                self._raise_for(rc, f"reading metadata pages {index} to {index + n - 1}")
-                for i in range(n):
-                    page = buf + <uint64_t> i * store.page_size
-                    if not page_is_candidate(page):
-                        continue
-                    if not page_crc_is_right(page):
-                        if torn is not None and page_names_itself(page, index + i):
-                            torn.append(index + i)
-                    else:
-                        found.append((index + i, PyBytes_FromStringAndSize(<char *> page, MD_PAGE)))
+                if rc and (unreadable is None or -rc not in LOST_SECTORS):
+                    self._raise_for(rc, f"reading metadata pages {index} to {index + n - 1}")
+                if rc and n > 1:
+                    one_by_one = index + n
+                    continue
+                if rc:
+                    unreadable.append(index)
+                else:
+                    take_pages(store, buf, index, n, found, torn)
                 index += n
         finally:
             free(buf)
         return found
 
-    def load_extents(self, pages, uint32_t num_clusters):
+    def load_extents(self, dict pages, uint32_t num_clusters):
         cdef store_t *store = self._open()
         cdef uint8_t[4096] page
-        cdef bytearray clusters = bytearray(<uint64_t> num_clusters * 4)
-        cdef uint32_t *out = <uint32_t *> PyByteArray_AS_STRING(clusters)
+        cdef uint32_t[512] clusters
         cdef const char *reason
         cdef uint32_t extent, index
         cdef int rc
+        cdef dict found = {}
         cdef list bad = []
-        cdef uint64_t extents = (<uint64_t> num_clusters + CLUSTERS_PER_EXTENT - 1) // CLUSTERS_PER_EXTENT
-        if <uint64_t> len(pages) != extents:
-            raise OSError(
-                errno.EINVAL, f"{len(pages)} extent pages for {num_clusters} clusters",
-                self.device.path,
-            )
-        for extent in range(len(pages)):
-            index = pages[extent]
-            if index == 0:
-                continue
+        for extent, index in pages.items():
+            if extent >= extents_of(num_clusters):
+                raise OSError(
+                    errno.EINVAL, f"extent {extent} of {num_clusters} clusters", self.device.path
+                )
             if index >= store.md_len:
                 bad.append((extent, f"page {index} is past the end of the metadata"))
                 continue
@@ -330,12 +327,13 @@ cdef class Engine:
             if rc:
                 bad.append((extent, f"page {index}: {os.strerror(-rc)}"))
                 continue
-            reason = extent_parse(
-                page, extent, num_clusters, out + <uint64_t> extent * CLUSTERS_PER_EXTENT
-            )
+            memset(clusters, 0, sizeof(clusters))
+            reason = extent_parse(page, extent, num_clusters, clusters)
             if reason != NULL:
                 bad.append((extent, f"page {index}: {reason.decode('ascii')}"))
-        return clusters, bad
+            elif some_of(clusters):
+                found[extent] = PyBytes_FromStringAndSize(<char *> clusters, sizeof(clusters))
+        return found, bad
 
     # -- filling
 
@@ -358,13 +356,12 @@ cdef class Engine:
                 )
 
     def adopt_blob(
-        self, uint64_t blob_id, *, clusters, extent_pages, chain, head, checksums=b"",
-        bint thin, bint read_only, bint rle=False, Blob shares_with=None,
+        self, uint64_t blob_id, *, uint32_t num_clusters, dict clusters, dict extent_pages, chain,
+        head, checksums=b"", bint thin, bint read_only, bint rle=False, Blob shares_with=None,
     ):
         cdef store_t *store = self._open()
-        cdef bytes map_bytes = bytes(clusters)
-        cdef uint32_t num_clusters = len(map_bytes) // 4
         cdef blob_t *blob = blob_new(store, blob_id, num_clusters)
+        cdef blob_t *shared
         cdef list marked_pages = []
         cdef uint32_t marked = 0
         if blob == NULL:
@@ -373,21 +370,13 @@ cdef class Engine:
             blob.thin = thin
             blob.read_only = read_only
             blob.rle = rle
-            memcpy(blob.clusters, PyBytes_AS_STRING(map_bytes), 4 * <uint64_t> num_clusters)
-            if not rle:
-                if len(extent_pages) != blob.num_extents:
-                    raise OSError(
-                        errno.EINVAL,
-                        f"blob {blob_id:#x}: {len(extent_pages)} extent pages for "
-                        f"{num_clusters} clusters", self.device.path,
-                    )
-                for i, page in enumerate(extent_pages):
-                    blob.extent_pages[i] = page
+            set_extents(blob, clusters, {} if rle else extent_pages)
             set_bytes(&blob.head, &blob.head_length, head)
             set_bytes(&blob.checksums, &blob.checksums_length, checksums)
             set_chain(blob, chain)
-            self._mark_pages_of(blob, shares_with, marked_pages)
-            marked = self._mark_clusters_of(blob, shares_with)
+            shared = NULL if shares_with is None else shares_with.raw
+            mark_pages_of(blob, shared, marked_pages)
+            marked = mark_clusters_of(blob, shared)
         except BaseException:
             for page in marked_pages:
                 allocator_release(&store.pages, page)
@@ -396,62 +385,6 @@ cdef class Engine:
         blob.owned = marked
         link_blob(store, blob)
         return self._wrap(blob)
-
-    cdef _mark_pages_of(self, blob_t *blob, Blob shares_with, list marked):
-        cdef store_t *store = self.store
-        cdef uint32_t i, page
-        cdef int rc
-        for i in range(blob.chain_length + blob.num_extents):
-            if i < blob.chain_length:
-                page = blob.chain[i]
-            else:
-                page = blob.extent_pages[i - blob.chain_length]
-                if page == 0:
-                    continue
-                if shares_with is not None and shares_with._has_extent_page(page):
-                    continue
-            rc = allocator_mark(&store.pages, page)
-            if rc:
-                what = "past the end" if rc == -ERANGE else "used twice"
-                raise OSError(
-                    -rc, f"blob {blob.id:#x}: metadata page {page} is {what}", self.device.path
-                )
-            marked.append(page)
-
-    cdef uint32_t _mark_clusters_of(self, blob_t *blob, Blob shares_with) except? 0xFFFFFFFF:
-        """Marks what the blob owns; returns how many clusters that is."""
-        cdef store_t *store = self.store
-        cdef blob_t *other = NULL if shares_with is None else shares_with.raw
-        cdef uint32_t c, cluster, undo
-        cdef uint32_t owned = 0
-        cdef int rc = 0
-        for c in range(blob.num_clusters):
-            cluster = blob.clusters[c]
-            if cluster == 0:
-                continue
-            owned += 1
-            if other != NULL and c < other.num_clusters and other.clusters[c] == cluster:
-                continue
-            rc = -ERANGE
-            if cluster >= store.metadata_clusters:
-                rc = allocator_mark(&store.clusters, cluster)
-            if rc:
-                break
-        if rc == 0:
-            return owned
-        for undo in range(c):
-            cluster = blob.clusters[undo]
-            if cluster == 0:
-                continue
-            if other != NULL and undo < other.num_clusters and other.clusters[undo] == cluster:
-                continue
-            allocator_release(&store.clusters, cluster)
-        cluster = blob.clusters[c]
-        what = "used twice" if rc == -EEXIST else "not a data cluster of this store"
-        raise OSError(
-            -rc, f"blob {blob.id:#x}: its cluster {c} is on device cluster {cluster}, which is {what}",
-            self.device.path,
-        )
 
     # -- changes
 
@@ -583,6 +516,11 @@ cdef class Engine:
             gate_open(&store.gate)
 
 
+# What a device says of single sectors that are lost; the others can be read on.
+LOST_SECTORS = frozenset(
+    {errno.EIO, errno.ENODATA, errno.EREMOTEIO, errno.EBADMSG, errno.EILSEQ, errno.ETIMEDOUT}
+)
+
 SEEDED_FAULTS = {
     "no-data-barrier": faults.FAULT_NO_DATA_BARRIER,
     "no-page-barrier": faults.FAULT_NO_PAGE_BARRIER,
@@ -592,6 +530,23 @@ SEEDED_FAULTS = {
     "lost-mark": faults.FAULT_LOST_MARK,
     "chain-first": faults.FAULT_CHAIN_FIRST,
 }
+
+
+cdef int take_pages(
+    store_t *store, const uint8_t *buf, uint32_t first, uint32_t count, list found, list torn
+) except -1:
+    """Appends the pages of a batch whose CRC is right, and what looks like torn first ones."""
+    cdef const uint8_t *page
+    cdef uint32_t i
+    for i in range(count):
+        page = buf + <uint64_t> i * store.page_size
+        if not page_is_candidate(page):
+            continue
+        if page_crc_is_right(page):
+            found.append((first + i, PyBytes_FromStringAndSize(<char *> page, MD_PAGE)))
+        elif torn is not None and page_names_itself(page, first + i):
+            torn.append(first + i)
+    return 0
 
 
 cdef bint page_names_itself(const uint8_t *page, uint32_t index) noexcept nogil:
@@ -629,12 +584,10 @@ cdef bytes mask_of(allocator_t *a):
     return bytes(bits)
 
 
-cdef int set_chain(blob_t *blob, chain) except -1:
+cdef bint some_of(const uint32_t *clusters) noexcept nogil:
+    """Whether an extent owns anything."""
     cdef uint32_t i
-    blob.chain = <uint32_t *> malloc(4 * (<uint64_t> len(chain) + 1))
-    if blob.chain == NULL:
-        raise MemoryError
-    blob.chain_length = len(chain)
-    for i in range(blob.chain_length):
-        blob.chain[i] = chain[i]
-    return 0
+    for i in range(CLUSTERS_PER_EXTENT):
+        if clusters[i]:
+            return True
+    return False

@@ -9,8 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
-from lvolfs._native.cluster_map cimport CLUSTERS_PER_EXTENT
-from lvolfs._native.sync cimport load32
+from lvolfs._native.cluster_map cimport CLUSTERS_PER_EXTENT, map_extent, map_own
 
 
 cdef extern from "<isa-l/crc.h>" nogil:
@@ -78,7 +77,7 @@ cdef void extent_image(blob_t *blob, uint32_t extent, uint8_t *page) noexcept no
     put32(at + HEADER, first)
     at += HEADER + 4
     for i in range(count):
-        put32(at + 4 * i, load32(&blob.clusters[first + i]))
+        put32(at + 4 * i, map_own(blob, first + i))
     seal_page(page, blob.id, 0, NO_PAGE)
 
 
@@ -210,12 +209,16 @@ cdef uint32_t rle_run(blob_t *blob, uint32_t c, uint32_t *first) noexcept nogil:
     Writers may fill clusters meanwhile, so each entry is looked at once.
     """
     cdef uint32_t run = 1
-    first[0] = load32(&blob.clusters[c])
+    first[0] = map_own(blob, c)
     while c + run < blob.num_clusters:
-        if load32(&blob.clusters[c + run]) != (first[0] + run if first[0] else 0):
+        if (first[0] == 0 and (c + run) % CLUSTERS_PER_EXTENT == 0
+                and map_extent(blob, (c + run) // CLUSTERS_PER_EXTENT) == NULL):
+            run += CLUSTERS_PER_EXTENT
+            continue
+        if map_own(blob, c + run) != (first[0] + run if first[0] else 0):
             break
         run += 1
-    return run
+    return min(run, blob.num_clusters - c)
 
 
 cdef int put_rle(chain_image_t *image, blob_t *blob) noexcept nogil:

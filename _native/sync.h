@@ -35,10 +35,15 @@ static inline uint32_t swap32(uint32_t *p, uint32_t v) {
 static inline uint8_t swap8(uint8_t *p, uint8_t v) {
     return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);
 }
+static inline uint8_t load8(const uint8_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 static inline void store8(uint8_t *p, uint8_t v) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }
 
 static inline void *load_pointer(void *const *where) {
     return __atomic_load_n(where, __ATOMIC_ACQUIRE);
+}
+
+static inline void store_pointer(void **where, void *value) {
+    __atomic_store_n(where, value, __ATOMIC_RELEASE);
 }
 
 static inline int cas_pointer(void **where, void *expected, void *value) {

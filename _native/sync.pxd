@@ -29,6 +29,7 @@ cdef extern from "sync.h" nogil:
     uint32_t add32(uint32_t *p, uint32_t v) noexcept
     uint32_t sub32(uint32_t *p, uint32_t v) noexcept
     uint32_t swap32(uint32_t *p, uint32_t v) noexcept
+    uint8_t load8(const uint8_t *p) noexcept
     uint8_t swap8(uint8_t *p, uint8_t v) noexcept
     void store8(uint8_t *p, uint8_t v) noexcept
 
@@ -45,4 +46,5 @@ cdef extern from "sync.h" nogil:
     ) noexcept
     int pthread_join(pthread_t thread, void **result) noexcept
     void *load_pointer(void **where) noexcept
+    void store_pointer(void **where, void *value) noexcept
     int cas_pointer(void **where, void *expected, void *value) noexcept

@@ -11,7 +11,6 @@ from libc.string cimport memcpy, memset
 
 from lvolfs._native.allocator cimport (
     allocator_claim,
-    allocator_claim_beyond,
     allocator_defer,
     allocator_release,
 )
@@ -21,10 +20,15 @@ from lvolfs._native.cluster_map cimport (
     EFFECTIVE_ZERO,
     STRIPES,
     blob_size,
-    map_add_extent_page,
+    extent_t,
+    map_add_extent,
+    map_claim_extent,
+    map_extent,
     map_mark_dirty,
+    map_own,
     map_resolve,
     map_resolve_below,
+    map_shows_nothing,
     store_t,
 )
 from lvolfs._native.commit cimport store_flush, store_reclaim
@@ -160,7 +164,7 @@ cdef int blob_read_own(blob_t *blob, uint32_t c, void *buf) noexcept nogil:
     cdef uint32_t own
     cdef int rc = check_range(blob, c * cluster_size, cluster_size, False)
     if rc == 0:
-        own = load32(&blob.clusters[c])
+        own = map_own(blob, c)
         rc = -ENODATA if own == 0 else device_pread(
             blob.store.dev, buf, cluster_size, own * cluster_size
         )
@@ -168,24 +172,28 @@ cdef int blob_read_own(blob_t *blob, uint32_t c, void *buf) noexcept nogil:
     return rc
 
 
-cdef int claim_extent_page(blob_t *blob, uint32_t c) noexcept nogil:
-    """Makes sure that the cluster's extent has a page, so that a commit cannot lack one."""
+cdef int claim_extent(blob_t *blob, uint32_t c) noexcept nogil:
+    """Makes sure that the cluster's extent is there, and has a page, so that a commit cannot
+    lack one."""
     cdef uint32_t extent = c // CLUSTERS_PER_EXTENT
-    cdef store_t *store = blob.store
-    cdef long page
+    cdef extent_t *added
     cdef int rc = 0
-    if blob.rle or load32(&blob.extent_pages[extent]):
+    if map_extent(blob, extent) != NULL:
         return 0
     # Clusters of one extent are spread over the stripes, so those do not exclude each other.
     pthread_mutex_lock(&blob.extent_lock)
-    if load32(&blob.extent_pages[extent]) == 0:
-        page = allocator_claim_beyond(&store.pages, 1, load32(&store.page_reserve))
-        if page < 0:
-            rc = <int> page
-        else:
-            map_add_extent_page(blob, extent, <uint32_t> page)
+    if map_extent(blob, extent) == NULL:
+        rc = map_claim_extent(blob, &added)
+        if rc == 0:
+            map_add_extent(blob, extent, added)
     pthread_mutex_unlock(&blob.extent_lock)
     return rc
+
+
+cdef void set_own(blob_t *blob, uint32_t c, uint32_t cluster) noexcept nogil:
+    """The extent is there; its stripe lock is held, or the gate closed."""
+    cdef extent_t *extent = map_extent(blob, c // CLUSTERS_PER_EXTENT)
+    store32(&extent.clusters[c % CLUSTERS_PER_EXTENT], cluster)
 
 
 cdef int fill_zeroes(
@@ -252,12 +260,12 @@ cdef int write_first(
     cdef long new = 0
     cdef int rc
     pthread_mutex_lock(stripe)
-    own = load32(&blob.clusters[c])
+    own = map_own(blob, c)
     if own:
         # Somebody else was first.
         pthread_mutex_unlock(stripe)
         return write_owned(blob, own, start, data, length)
-    rc = claim_extent_page(blob, c)
+    rc = claim_extent(blob, c)
     if rc == 0:
         new = allocator_claim(&store.clusters, 1)
         if new < 0:
@@ -267,7 +275,7 @@ cdef int write_first(
         if rc:
             allocator_release(&store.clusters, <uint32_t> new)
         else:
-            store32(&blob.clusters[c], <uint32_t> new)
+            set_own(blob, c, <uint32_t> new)
             add32(&blob.owned, 1)
             if not store.faults & FAULT_LOST_MARK:
                 map_mark_dirty(blob, c)
@@ -304,11 +312,11 @@ cdef int write_inside(
     while length:
         c = <uint32_t> (offset // cluster_size)
         within = offset % cluster_size
-        own = load32(&blob.clusters[c])
+        own = map_own(blob, c)
         piece = min(length, cluster_size - within)
         if own:
             run = 1
-            while piece < length and load32(&blob.clusters[c + run]) == own + run:
+            while piece < length and map_own(blob, c + run) == own + run:
                 piece = min(length, piece + cluster_size)
                 run += 1
             rc = write_owned(blob, own, within, at, piece)
@@ -355,11 +363,18 @@ cdef int blob_write(
     return 0
 
 
+cdef bint shows_nothing(blob_t *blob, uint64_t offset) noexcept nogil:
+    """Whether the extent around `offset` holds zeros alone: most of a large thin lvol does."""
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef uint32_t extent = <uint32_t> (offset // cluster_size // CLUSTERS_PER_EXTENT)
+    return map_shows_nothing(blob, extent)
+
+
 cdef int zero_piece(
     blob_t *blob, uint32_t c, uint64_t within, uint64_t piece
 ) noexcept nogil:
     cdef device_t *external = NULL
-    cdef uint32_t own = load32(&blob.clusters[c])
+    cdef uint32_t own = map_own(blob, c)
     if own:
         return write_owned(blob, own, within, NULL, piece)
     if map_resolve_below(blob, c, &external) == <uint32_t> EFFECTIVE_ZERO:
@@ -378,7 +393,10 @@ cdef int blob_write_zeroes(blob_t *blob, uint64_t offset, uint64_t length) noexc
         rc = check_range(blob, offset, length, True)
         within = offset % cluster_size
         piece = min(length, cluster_size - within)
-        if rc == 0 and piece:
+        if rc == 0 and piece and shows_nothing(blob, offset):
+            piece = cluster_size * CLUSTERS_PER_EXTENT
+            piece = min(length, piece - offset % piece)
+        elif rc == 0 and piece:
             rc = zero_piece(blob, <uint32_t> (offset // cluster_size), within, piece)
         gate_exit(&blob.store.gate, shard)
         if rc == -ENOSPC and worth_retrying(blob.store):
@@ -393,7 +411,7 @@ cdef int blob_write_zeroes(blob_t *blob, uint64_t offset, uint64_t length) noexc
 
 cdef int release_owned(blob_t *blob, uint32_t c) noexcept nogil:
     """Gives a cluster up; the gate is closed, so nobody is reading or writing it."""
-    cdef uint32_t own = load32(&blob.clusters[c])
+    cdef uint32_t own = map_own(blob, c)
     cdef int rc
     if own == 0:
         return 0
@@ -404,7 +422,7 @@ cdef int release_owned(blob_t *blob, uint32_t c) noexcept nogil:
         rc = allocator_defer(&blob.store.clusters, own)
     if rc:
         return rc
-    store32(&blob.clusters[c], 0)
+    set_own(blob, c, 0)
     sub32(&blob.owned, 1)
     map_mark_dirty(blob, c)
     return 0
@@ -414,7 +432,7 @@ cdef bint may_be_freed(blob_t *blob, uint32_t c) noexcept nogil:
     cdef device_t *external = NULL
     return (
         blob.thin
-        and load32(&blob.clusters[c]) != 0
+        and map_own(blob, c) != 0
         and map_resolve_below(blob, c, &external) == <uint32_t> EFFECTIVE_ZERO
     )
 
@@ -434,6 +452,9 @@ cdef int release_range(blob_t *blob, uint32_t first, uint32_t end) noexcept nogi
         shard = gate_enter(&store.gate)
         rc = check_range(blob, <uint64_t> c * store.cluster_size, 0, True)
         while rc == 0 and c < min(stop, blob.num_clusters):
+            if map_extent(blob, c // CLUSTERS_PER_EXTENT) == NULL:
+                c = (c // CLUSTERS_PER_EXTENT + 1) * CLUSTERS_PER_EXTENT
+                continue
             if may_be_freed(blob, c):
                 some = True
                 break
@@ -478,8 +499,8 @@ cdef int blob_unmap_cluster(blob_t *blob, uint32_t c) noexcept nogil:
     cdef uint32_t shard = gate_enter(&blob.store.gate)
     cdef int rc = check_range(blob, c * cluster_size, cluster_size, True)
     cdef bint over_parent = blob.parent != NULL or blob.has_external
-    if rc == 0 and (over_parent or not blob.thin) and load32(&blob.clusters[c]):
-        rc = write_owned(blob, load32(&blob.clusters[c]), 0, NULL, cluster_size)
+    if rc == 0 and (over_parent or not blob.thin) and map_own(blob, c):
+        rc = write_owned(blob, map_own(blob, c), 0, NULL, cluster_size)
     gate_exit(&blob.store.gate, shard)
     if rc == 0 and blob.thin and not over_parent:
         rc = release_range(blob, c, c + 1)
@@ -494,7 +515,7 @@ cdef bint ancestor_owns(blob_t *blob, uint32_t c, uint32_t depth) noexcept nogil
         blob = blob.parent
         if c >= blob.num_clusters:
             return False
-        if load32(&blob.clusters[c]):
+        if map_own(blob, c):
             return True
         level += 1
     return False
@@ -511,7 +532,7 @@ cdef int blob_fill(
         rc = check_range(blob, c * <uint64_t> blob.store.cluster_size, 0, False)
         if rc == 0 and blob.store.read_only:
             rc = -EROFS
-        if rc == 0 and c < blob.num_clusters and load32(&blob.clusters[c]) == 0:
+        if rc == 0 and c < blob.num_clusters and map_own(blob, c) == 0:
             if zeros or ancestor_owns(blob, c, depth):
                 rc = write_first(blob, c, 0, NULL, 0)
                 filled[0] = rc == 0

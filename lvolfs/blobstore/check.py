@@ -12,7 +12,7 @@ from lvolfs.blobstore.descriptors import DataReadOnly, Invalid
 from lvolfs.blobstore.errors import FormatError
 from lvolfs.blobstore.interrupted import find_interrupted
 from lvolfs.blobstore.ownership import find_owners
-from lvolfs.blobstore.superblock import NO_BLOB, PAGE, Superblock, parse_superblock
+from lvolfs.blobstore.superblock import NO_BLOB, Superblock, read_superblock
 
 Severity = Literal["error", "warning", "note"]
 
@@ -34,9 +34,7 @@ def check_store(path: str) -> list[Finding]:
     """
     with Device(path, read_only=True) as device:
         try:
-            superblock = parse_superblock(
-                device.pread(min(PAGE, device.size), 0), device.size, device=path
-            )
+            superblock = read_superblock(device, path)
         except FormatError as error:
             return [Finding("error", "superblock", error.problem)]
         engine = open_engine(device, superblock, read_only=True)
@@ -72,6 +70,7 @@ def check_contents(contents: StoreContents) -> list[Finding]:
     findings += [
         Finding("error", blob.title, blob.damage) for blob in contents.blobs.values() if blob.damage
     ]
+    findings += _unreadable(contents)
     findings += _interrupted(contents)
     findings += _ownership(contents)
     findings += _super_blob(contents)
@@ -79,6 +78,24 @@ def check_contents(contents: StoreContents) -> list[Finding]:
         if blob.damage is None and blob.id != contents.superblock.super_blob:
             findings += _lvol(contents, blob)
     findings += _names(contents)
+    return findings
+
+
+def _unreadable(contents: StoreContents) -> list[Finding]:
+    """Pages that the device cannot read, and that no blob is known to use."""
+    known = {page for blob in contents.blobs.values() for page in blob.pages}
+    findings = []
+    for page in sorted(set(contents.unreadable) - known):
+        used = contents.masked_pages[page // 8 : page // 8 + 1] or b"\xff"
+        free = contents.superblock.clean and not used[0] >> page % 8 & 1
+        findings.append(
+            Finding(
+                "note" if free else "error",
+                f"metadata page {page}",
+                "the device cannot read it; "
+                + ("it was free" if free else "an lvol that is not listed may have begun there"),
+            )
+        )
     return findings
 
 

@@ -5,16 +5,15 @@ A blob's chain holds, in this order: flags, external xattrs, internal xattrs, th
 """
 
 import struct
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from lvolfs.blobstore.errors import FormatError
+from lvolfs.blobstore.extents import CLUSTERS_PER_EXTENT, Run
 from lvolfs.blobstore.metadata_page import DESCRIPTORS_SIZE, Chain
 from lvolfs.blobstore.superblock import MAX_CLUSTERS
 
-CLUSTERS_PER_EXTENT = 512
 # name and value of an xattr have to fit one page together with its two headers
 XATTR_ROOM = DESCRIPTORS_SIZE - 9
 
@@ -118,10 +117,10 @@ class ParsedBlob:
     metadata: BlobMetadata = field(default_factory=BlobMetadata)
     num_clusters: int = 0
     rle: bool = False
-    # run-length encoded extents, expanded
-    clusters: "array[int]" = field(default_factory=lambda: array("I"))
-    # one metadata page per 512 clusters, 0 = none
-    extent_pages: list[int] = field(default_factory=list)
+    # run-length encoded extents that own anything
+    runs: list[Run] = field(default_factory=list)
+    # the metadata page of each extent that has one
+    extent_pages: dict[int, int] = field(default_factory=dict)
     checksums: bytes = b""
     unknown_types: set[int] = field(default_factory=set)
     damage: str | None = None
@@ -165,6 +164,8 @@ class _ChainParser:
         self.total_clusters = total_clusters
         self.seen_table = False
         self.table_clusters = 0
+        # extents that the table has said something about
+        self.listed = 0
 
     def feed(self, kind: int, payload: bytes, subject: str) -> None:
         match kind:
@@ -197,15 +198,12 @@ class _ChainParser:
         subject = "its extent table" if self.seen_table else "its extents"
         if self.seen_table:
             wanted = -(-self.table_clusters // CLUSTERS_PER_EXTENT)
-            if len(blob.extent_pages) != wanted:
-                raise FormatError(
-                    subject, f"lists {len(blob.extent_pages)} extent pages instead of {wanted}"
-                )
+            if self.listed != wanted:
+                raise FormatError(subject, f"lists {self.listed} extent pages instead of {wanted}")
             if not blob.metadata.invalid & Invalid.EXTENT_TABLE:
                 raise FormatError(subject, "is there, but the flag that announces it is not")
         else:
             blob.rle = not blob.metadata.invalid & Invalid.EXTENT_TABLE
-            blob.num_clusters = len(blob.clusters)
 
     def _flags(self, payload: bytes, subject: str) -> None:
         if len(payload) != _FLAGS.size:
@@ -226,7 +224,7 @@ class _ChainParser:
 
     def _table(self, payload: bytes, subject: str) -> None:
         blob = self.blob
-        if blob.clusters:
+        if blob.num_clusters and not self.seen_table:
             raise FormatError(subject, "both run-length extents and an extent table")
         if len(payload) < _U64.size or (len(payload) - _U64.size) % _PAIR.size:
             raise FormatError(subject, f"an extent table of {len(payload)} bytes")
@@ -241,9 +239,11 @@ class _ChainParser:
         for page, count in _PAIR.iter_unpack(payload[_U64.size :]):
             if page and count != 1:
                 raise FormatError(subject, f"extent page {page} is listed {count} times at once")
-            if not 0 < count <= wanted - len(blob.extent_pages):
+            if not 0 < count <= wanted - self.listed:
                 raise FormatError(subject, "the extent table lists more than the blob has")
-            blob.extent_pages.extend([page] * count)
+            if page:
+                blob.extent_pages[self.listed] = page
+            self.listed += count
 
     def _rle(self, payload: bytes, subject: str) -> None:
         blob = self.blob
@@ -252,13 +252,12 @@ class _ChainParser:
         if not payload or len(payload) % _PAIR.size:
             raise FormatError(subject, f"run-length extents of {len(payload)} bytes")
         for first, count in _PAIR.iter_unpack(payload):
-            if len(blob.clusters) + count > MAX_CLUSTERS:
+            if blob.num_clusters + count > MAX_CLUSTERS:
                 raise FormatError(subject, f"more than {MAX_CLUSTERS} clusters are not supported")
-            if first:
-                if first + count > self.total_clusters:
-                    raise FormatError(
-                        subject, f"clusters {first} to {first + count - 1} are past the end"
-                    )
-                blob.clusters.extend(range(first, first + count))
-            else:
-                blob.clusters.frombytes(bytes(4 * count))
+            if first + count > self.total_clusters and first:
+                raise FormatError(
+                    subject, f"clusters {first} to {first + count - 1} are past the end"
+                )
+            if first and count:
+                blob.runs.append((blob.num_clusters, first, count))
+            blob.num_clusters += count

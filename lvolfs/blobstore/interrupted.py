@@ -54,6 +54,8 @@ def repair_in_memory(case: Interrupted) -> None:
             snapshot.metadata.internal.pop(marker, None)
         snapshot.metadata.data_ro |= DataReadOnly.READ_ONLY
     else:
-        snapshot.clusters = bytearray()
-        snapshot.extent_pages = []
+        snapshot.num_clusters = 0
+        snapshot.clusters = {}
+        snapshot.extent_pages = {}
+        snapshot.runs = []
         snapshot.rle = False

@@ -3,12 +3,13 @@ clusters, and the first pages of blobs. They have no checksum, so they are never
 without being compared with what the blobs themselves say."""
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 
 from lvolfs.blobstore.errors import FormatError
 
 _HEADER = struct.Struct("<BI")
+_DIGITS = bytes.maketrans(b"\0\1", b"01")
 
 
 class MaskKind(IntEnum):
@@ -65,3 +66,9 @@ def bits_of(items: Iterable[int], length: int) -> bytes:
     for item in items:
         data[item // 8] |= 1 << item % 8
     return bytes(data)
+
+
+def bits_where(flags: Sequence[int]) -> bytes:
+    """A mask with a bit for each item, set where that is not 0. Made for millions."""
+    digits = bytes(map(bool, reversed(flags))).translate(_DIGITS)
+    return int(digits or b"0", 2).to_bytes(-(-len(flags) // 8), "little")

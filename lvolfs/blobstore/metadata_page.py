@@ -4,6 +4,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lvolfs.blobstore.extents import EXTENT_BYTES
+
 PAGE = 4096
 NO_PAGE = 0xFFFFFFFF
 DESCRIPTORS_OFFSET = 16
@@ -28,10 +30,10 @@ class MetadataPage:
         return self.descriptors[0] == EXTENT_PAGE_TYPE
 
     def extent_clusters(self) -> bytes:
-        """The little-endian u32 of an extent page, as far as its length is possible."""
+        """The 512 little-endian u32 of an extent page, as far as its length is possible."""
         length = int.from_bytes(self.descriptors[1:5], "little") - 4
-        length = max(0, min(length, DESCRIPTORS_SIZE - 9)) // 4 * 4
-        return self.descriptors[9 : 9 + length]
+        length = max(0, min(length, EXTENT_BYTES)) // 4 * 4
+        return self.descriptors[9 : 9 + length].ljust(EXTENT_BYTES, b"\0")
 
 
 def parse_page(page: bytes) -> MetadataPage:
@@ -61,8 +63,8 @@ class Chain:
     damage: str | None = None
 
 
-def follow_chain(blob_id: int, md_len: int, fetch: Callable[[int], bytes | None]) -> Chain:
-    """Collects a blob's pages. fetch: the bytes of a page, None if its CRC is wrong."""
+def follow_chain(blob_id: int, md_len: int, fetch: Callable[[int], bytes | str]) -> Chain:
+    """Collects a blob's pages. fetch: the bytes of a page, or what is wrong with it."""
     chain = Chain(blob_id)
     index = root_index(blob_id)
     seen: set[int] = set()
@@ -75,8 +77,8 @@ def follow_chain(blob_id: int, md_len: int, fetch: Callable[[int], bytes | None]
             chain.damage = f"{place} comes twice in the chain"
             return chain
         content = fetch(index)
-        if content is None:
-            chain.damage = f"{place} has a wrong checksum"
+        if isinstance(content, str):
+            chain.damage = f"{place} {content}"
             return chain
         page = parse_page(content)
         if page.blob_id != blob_id:

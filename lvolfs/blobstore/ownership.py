@@ -4,9 +4,9 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lvolfs.blobstore.cluster_runs import allocated
 from lvolfs.blobstore.contents import StoredBlob
-from lvolfs.blobstore.masks import bits_of
+from lvolfs.blobstore.extents import CLUSTERS_PER_EXTENT, allocated, cluster_at, joined
+from lvolfs.blobstore.masks import bits_of, bits_where
 from lvolfs.blobstore.superblock import Superblock
 
 
@@ -39,35 +39,53 @@ def find_owners(superblock: Superblock, blobs: Iterable[StoredBlob]) -> Ownershi
         ownership.conflicts.setdefault(first.id, f"{what} is also used by {second.title}")
         ownership.conflicts.setdefault(second.id, f"{what} is also used by {first.title}")
 
-    for position, blob in enumerate(found, start=1):
-        for page in [*blob.chain, *filter(None, blob.extent_pages)]:
-            other = page_owner.setdefault(page, blob)
-            if other is not blob or (page in blob.chain and page in blob.extent_pages):
-                conflict(other, blob, f"metadata page {page}")
-        for index, cluster in allocated(blob.clusters):
-            if cluster >= total:
-                continue
-            if cluster < superblock.metadata_clusters:
-                if blob.damage is not None:
-                    continue
+    def claim(blob: StoredBlob, position: int, index: int, cluster: int) -> None:
+        if cluster >= total:
+            return
+        if cluster < superblock.metadata_clusters:
+            if blob.damage is None:
                 ownership.conflicts.setdefault(
                     blob.id, f"cluster {cluster} of the store holds metadata, not data"
                 )
+            return
+        if not owner[cluster]:
+            owner[cluster] = position
+            return
+        other = found[owner[cluster] - 1]
+        child = _same_place_in_parent(by_id, index, cluster, blob, other)
+        if child is None:
+            conflict(other, blob, f"cluster {cluster} of the store")
+        else:
+            ownership.shared_with_parent.add(child.id)
+
+    for position, blob in enumerate(found, start=1):
+        if not set(blob.chain).isdisjoint(blob.extent_pages.values()):
+            conflict(blob, blob, "one of its metadata pages")
+        for page in blob.pages:
+            other = page_owner.setdefault(page, blob)
+            if other is not blob:
+                conflict(other, blob, f"metadata page {page}")
+        for extent, owned in blob.clusters.items():
+            first = int.from_bytes(owned[:4], "little")
+            place = slice(first, first + CLUSTERS_PER_EXTENT)
+            in_order = superblock.metadata_clusters <= first <= total - CLUSTERS_PER_EXTENT
+            if in_order and owned == _side_by_side(first) and not any(owner[place]):
+                # As most are, and nobody else's.
+                owner[place] = array("I", [position]) * CLUSTERS_PER_EXTENT
                 continue
-            if not owner[cluster]:
-                owner[cluster] = position
-                continue
-            other = found[owner[cluster] - 1]
-            child = _same_place_in_parent(by_id, index, cluster, blob, other)
-            if child is None:
-                conflict(other, blob, f"cluster {cluster} of the store")
-            else:
-                ownership.shared_with_parent.add(child.id)
+            for index, cluster in allocated({extent: owned}):
+                claim(blob, position, index, cluster)
+    # Runs are left only of damaged blobs.
+    for clusters in joined((first, count) for blob in found for _, first, count in blob.runs):
+        owner[clusters.start : clusters.stop] = array("I", [1]) * len(clusters)
+    owner[: superblock.metadata_clusters] = array("I", [1]) * superblock.metadata_clusters
     ownership.used_pages = bits_of(page_owner, superblock.md_len)
-    metadata = range(superblock.metadata_clusters)
-    used = [cluster for cluster, who in enumerate(owner) if who]
-    ownership.used_clusters = bits_of([*metadata, *used], total)
+    ownership.used_clusters = bits_where(owner)
     return ownership
+
+
+def _side_by_side(first: int) -> bytes:
+    return array("I", range(first, first + CLUSTERS_PER_EXTENT)).tobytes()
 
 
 def _same_place_in_parent(
@@ -76,7 +94,7 @@ def _same_place_in_parent(
     """The clone of the two, if the cluster is at the same place in clone and parent."""
     for child, parent in ((one, two), (two, one)):
         if child.link("SNAP") == parent.id and by_id.get(parent.id) is parent:
-            theirs, ours = parent.cluster_map, child.cluster_map
-            if index < min(len(theirs), len(ours)) and theirs[index] == ours[index] == cluster:
+            theirs = cluster_at(parent.clusters, index)
+            if theirs == cluster_at(child.clusters, index) == cluster:
                 return child
     return None

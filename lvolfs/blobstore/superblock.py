@@ -7,7 +7,9 @@ first 4096 bytes of a slot carry data, also where slots are larger.
 import errno
 import struct
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+from lvolfs._native.engine import LOST_SECTORS
 from lvolfs.blobstore.crc32c import crc32c
 from lvolfs.blobstore.errors import FormatError
 
@@ -17,7 +19,7 @@ LVOLSTORE = b"LVOLSTORE"
 VERSION = 3
 NO_BLOB = 0xFFFFFFFFFFFFFFFF
 MASK_HEADER = 5
-# Largest cluster count that one blob or store may have: 1 GiB of cluster map in memory.
+# Largest cluster count that one blob or store may have.
 MAX_CLUSTERS = 1 << 28
 
 _FIELDS = struct.Struct("<8sIIIQIIIIIII16sIIQII")
@@ -87,6 +89,30 @@ class Superblock:
 def mask_slots(bits: int, page_size: int) -> int:
     """Slots that a mask of `bits` bits needs with its header."""
     return -(-(MASK_HEADER + -(-bits // 8)) // page_size)
+
+
+class _Device(Protocol):
+    @property
+    def size(self) -> int: ...
+    def pread(self, length: int, offset: int) -> bytes: ...
+
+
+def read_superblock(device: _Device, path: str) -> Superblock:
+    """The superblock of an open device. Raises FormatError as parse_superblock does, with the
+    device's errno when it cannot be read; other OSErrors are those of a device that is gone."""
+    try:
+        page = device.pread(min(PAGE, device.size), 0)
+    except OSError as error:
+        if error.errno not in LOST_SECTORS:
+            raise
+        raise FormatError(
+            f"superblock of {path!r}",
+            f"the superblock cannot be read ({error.strerror}), and there is no second "
+            "one: copy the device with a program that tries again and skips what stays "
+            "unreadable (ddrescue), and open the copy",
+            code=error.errno,
+        ) from None
+    return parse_superblock(page, device.size, device=path)
 
 
 def parse_superblock(page: bytes, device_size: int, *, device: str = "store") -> Superblock:

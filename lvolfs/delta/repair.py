@@ -36,7 +36,6 @@ def repair(lvol: Lvol, clusters: Sequence[int], source: Endpoint) -> RepairRepor
     with store.changing(), lvol.claim("repair"):
         found = table(lvol)
         size = store.cluster_size
-        own = memoryview(lvol.blob.clusters()).cast("I")
         report = RepairReport()
         for position, cluster in enumerate(clusters):
             if cluster >= lvol.num_clusters:
@@ -45,7 +44,8 @@ def repair(lvol: Lvol, clusters: Sequence[int], source: Endpoint) -> RepairRepor
                     f"cluster {cluster} of lvol '{lvol.name}': it has {lvol.num_clusters}",
                 )
             registered = None if found is None else found.checksum(cluster)
-            if found is None or registered is None or not own[cluster]:
+            own = int.from_bytes(lvol.blob.clusters(cluster, 1), "little")
+            if found is None or registered is None or not own:
                 raise OSError(
                     errno.ENODATA,
                     f"no checksum of cluster {cluster} of lvol '{lvol.name}' is registered; only "
@@ -56,7 +56,7 @@ def repair(lvol: Lvol, clusters: Sequence[int], source: Endpoint) -> RepairRepor
             if take(content) != registered:
                 report.refused.append(cluster)
                 continue
-            where = own[cluster] * size
+            where = own * size
             store.engine.device.pwrite(content, where)
             if take(store.engine.device.pread(size, where)) != registered:
                 raise OSError(

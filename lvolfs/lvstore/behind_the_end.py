@@ -7,15 +7,13 @@ there: old data would come back. It gets zeroed clusters of its own first, in th
 
 from __future__ import annotations
 
-from array import array
+import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lvolfs._native.blob import Blob
     from lvolfs.lvstore.lvol import Lvol
-
-# In Blob.resolve: nothing but zeros is there.
-ZEROS = 0xFFFFFFFF
 
 
 def show_zeros_from(lvol: Lvol, first: int) -> None:
@@ -24,8 +22,8 @@ def show_zeros_from(lvol: Lvol, first: int) -> None:
     if end <= first or (lvol.parent is None and not lvol.is_external_clone):
         return
     size = lvol.store.cluster_size
-    for start, stop in _runs_with_data(lvol.blob.resolve(first, end - first)):
-        lvol.blob.write_zeroes((first + start) * size, (stop - start) * size)
+    for start, stop in _runs_with_data(lvol.blob, size, first, end):
+        lvol.blob.write_zeroes(start * size, (stop - start) * size)
 
 
 def keep_zeros_behind_parent(lvol: Lvol) -> None:
@@ -40,10 +38,9 @@ def keep_zeros_behind_parent(lvol: Lvol) -> None:
     first, end = parent.num_clusters, lvol.num_clusters
     if parent.parent is not None:
         end = min(end, parent.parent.num_clusters)
-        if end > first:
-            resolved = parent.parent.blob.resolve(first, end - first)
-            for start, stop in _runs_with_data(resolved):
-                _own_zeros(lvol, first + start, first + stop)
+        size = lvol.store.cluster_size
+        for start, stop in _runs_with_data(parent.parent.blob, size, first, end):
+            _own_zeros(lvol, start, stop)
     elif parent.is_external_clone:
         if parent.external is not None:
             end = min(end, -(-parent.external.size // lvol.store.cluster_size))
@@ -55,15 +52,15 @@ def _own_zeros(lvol: Lvol, first: int, end: int) -> None:
         lvol.blob.fill_from_ancestors(first, end - first, depth=0, zeros=True)
 
 
-def _runs_with_data(resolved: bytes) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each run of entries that are not zeros."""
-    start = None
-    entries = array("I", resolved)
-    for index, entry in enumerate(entries):
-        if entry != ZEROS and start is None:
-            start = index
-        elif entry == ZEROS and start is not None:
-            yield start, index
-            start = None
-    if start is not None:
-        yield start, len(entries)
+def _runs_with_data(blob: Blob, size: int, first: int, end: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each run of clusters first..end-1 that does not read as zeros."""
+    while first < end:
+        try:
+            start = blob.seek_data(first * size) // size
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        first = blob.seek_hole(start * size) // size
+        if start < end:
+            yield start, min(first, end)

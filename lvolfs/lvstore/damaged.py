@@ -8,7 +8,7 @@ from lvolfs._native.device import Device
 from lvolfs._native.engine import Engine
 from lvolfs.blobstore.contents import StoredBlob
 from lvolfs.blobstore.metadata_page import parse_page, root_index
-from lvolfs.blobstore.superblock import PAGE, Superblock, parse_superblock
+from lvolfs.blobstore.superblock import PAGE, Superblock, read_superblock
 from lvolfs.lvstore.loading import load_store
 
 
@@ -19,7 +19,7 @@ def remove_damaged(path: str) -> list[StoredBlob]:
     OSError (FormatError for what is no store).
     """
     with Device(path) as device:
-        superblock = parse_superblock(device.pread(PAGE, 0), device.size, device=path)
+        superblock = read_superblock(device, path)
         loaded = load_store(device, superblock, read_only=True, force_replay=True)
         try:
             lost = [b for b in loaded.contents.damaged if b.id != superblock.super_blob]
@@ -48,7 +48,7 @@ def _pages_of(engine: Engine, lost: list[StoredBlob], intact: list[StoredBlob]) 
     """The other pages that carry the id of a lost blob and that no other one uses. Left there,
     they would be taken for those of a later blob with the same id."""
     ids = {blob.id for blob in lost}
-    used = {page for blob in intact for page in [*blob.chain, *blob.extent_pages]}
+    used = {page for blob in intact for page in blob.pages}
     return [
         index
         for index, content in engine.scan_pages()

@@ -10,9 +10,9 @@ from lvolfs._native.blob import Blob
 from lvolfs._native.device import Device
 from lvolfs._native.engine import Engine
 from lvolfs.blobstore.check import open_engine
-from lvolfs.blobstore.cluster_runs import allocated
 from lvolfs.blobstore.contents import StoreContents, StoredBlob, read_contents
 from lvolfs.blobstore.descriptors import DataReadOnly, MetadataReadOnly
+from lvolfs.blobstore.extents import allocated, joined
 from lvolfs.blobstore.interrupted import Interrupted, find_interrupted, repair_in_memory
 from lvolfs.blobstore.masks import bits_set
 from lvolfs.blobstore.ownership import Ownership, find_owners
@@ -120,6 +120,7 @@ def _adopt(
 def _adopt_blob(engine: Engine, stored: StoredBlob, shares_with: Blob | None) -> Blob:
     return engine.adopt_blob(
         stored.id,
+        num_clusters=stored.num_clusters,
         clusters=stored.clusters,
         extent_pages=stored.extent_pages,
         chain=stored.chain,
@@ -149,15 +150,16 @@ def _parents_first(blobs: dict[int, StoredBlob]) -> Iterator[StoredBlob]:
 def _reserve_for_damaged(engine: Engine, contents: StoreContents) -> None:
     """Nothing that a damaged blob may own is handed out: what it names, as far as it can be
     read, and everything that the masks of the last clean close have as used."""
+    engine.mark_pages(contents.unreadable)
     damaged = contents.damaged
-    if not damaged:
+    if not damaged and not contents.unreadable:
         return
-    superblock = contents.superblock
+    total = contents.superblock.total_clusters
     for stored in damaged:
-        engine.mark_pages([*stored.chain, *filter(None, stored.extent_pages)])
-        engine.mark_clusters(
-            c for _, c in allocated(stored.clusters) if c < superblock.total_clusters
-        )
+        engine.mark_pages(stored.pages)
+        engine.mark_clusters(c for _, c in allocated(stored.clusters) if c < total)
+    for clusters in joined((first, count) for b in damaged for _, first, count in b.runs):
+        engine.mark_clusters(clusters)
     engine.mark_pages(bits_set(contents.masked_pages))
     engine.mark_clusters(bits_set(contents.masked_clusters))
 

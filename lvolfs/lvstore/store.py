@@ -22,7 +22,7 @@ from lvolfs.blobstore.superblock import (
     PAGE,
     Superblock,
     grown_superblock,
-    parse_superblock,
+    read_superblock,
 )
 from lvolfs.lvstore.closing import mark_clean
 from lvolfs.lvstore.external import (
@@ -100,6 +100,7 @@ class Lvstore:
         self._metadata = BlobMetadata()
         self._blob: Blob | None = None
         self._damaged_ids = {blob.id for blob in loaded.contents.damaged}
+        self._unreadable_pages = bool(loaded.contents.unreadable)
         self._damaged_parents = {blob.link("SNAP") for blob in loaded.contents.damaged}
         self._take_over(loaded)
 
@@ -262,9 +263,9 @@ class Lvstore:
         blob_ids = {*self._lvols.by_id, *self._damaged_ids}
         if self._blob is not None:
             blob_ids.add(self._blob.id)
-        # With a damaged blob the next open has to look at everything again; the masks are
+        # With a damaged blob or page the next open has to look at everything again; the masks are
         # there to keep what they have as used from being handed out.
-        clean = not self._damaged_ids
+        clean = not self._damaged_ids and not self._unreadable_pages
         mark_clean(self._device, self.engine, self._superblock, blob_ids, clean=clean)
 
     @property
@@ -553,10 +554,10 @@ def _read_superblock(device: Device, path: str) -> Superblock:
     if device.size == 0:
         raise FormatError(f"store {path!r}", "the file is empty; lvolfs create makes a store of it")
     try:
-        return parse_superblock(device.pread(min(PAGE, device.size), 0), device.size, device=path)
+        return read_superblock(device, path)
     except FormatError as error:
-        found = name_content(device.pread(min(EMPTY_SIZE, device.size), 0))
         if "no blobstore is here" not in error.problem:
             raise
+        found = name_content(device.pread(min(EMPTY_SIZE, device.size), 0))
         shown = "zeros" if found is None else found
         raise FormatError(error.subject, f"{error.problem}; it holds {shown}") from None

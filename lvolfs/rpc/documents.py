@@ -4,7 +4,6 @@ Sizes are bytes, times ISO 8601 in UTC, checksums 16 hexadecimal digits. Names o
 only ever added.
 """
 
-from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -126,7 +125,7 @@ def cluster_map_document(store: Lvstore) -> dict[str, Any]:
     lvols = store.lvols
     pairs = [(cluster, 0) for cluster in range(engine.metadata_clusters)]
     for index, lvol in enumerate(lvols, start=1):
-        pairs += ((cluster, index) for cluster in _own_clusters(lvol))
+        pairs += ((cluster, index) for _, cluster in lvol.blob.owned())
     pairs.sort()
     return {
         "num_clusters": engine.total_clusters,
@@ -134,12 +133,6 @@ def cluster_map_document(store: Lvstore) -> dict[str, Any]:
         "owners": ["metadata", *(lvol.name for lvol in lvols)],
         "runs": list(runs(pairs)),
     }
-
-
-def _own_clusters(lvol: Lvol) -> Iterator[int]:
-    table = array("I")
-    table.frombytes(lvol.blob.clusters())
-    return (cluster for cluster in table if cluster)
 
 
 def lvol_map_document(lvol: Lvol) -> dict[str, Any]:
@@ -151,25 +144,35 @@ def lvol_map_document(lvol: Lvol) -> dict[str, Any]:
     while (parent := chain[-1].parent) is not None:
         chain.append(parent)
     names = [link.name for link in chain]
-    source = array("i", [-1]) * lvol.num_clusters
-    for index, link in reversed(list(enumerate(chain))):
-        count = min(link.num_clusters, lvol.num_clusters)
-        bitmap = link.fragmap(0, count)
-        for byte_index, byte in enumerate(bitmap):
-            if byte:
-                for bit in range(8):
-                    if byte >> bit & 1:
-                        source[byte_index * 8 + bit] = index
+    source: dict[int, int] = {}
+    end = lvol.num_clusters
+    for index, link in enumerate(chain):
+        # Behind the end of one, what older ones have is not shown.
+        end = min(end, link.num_clusters)
+        for cluster, _ in link.blob.owned():
+            if cluster < end:
+                source.setdefault(cluster, index)
+    owned = list(runs(sorted(source.items())))
     external = chain[-1].external_id
     if external is not None:
         names.append(external)
-        for cluster, index in enumerate(source):
-            if index < 0:
-                source[cluster] = len(names) - 1
+        owned = list(_with_gaps(owned, end, len(names) - 1))
     return {
         "name": lvol.name,
         "num_clusters": lvol.num_clusters,
         "cluster_size": lvol.store.cluster_size,
         "owners": names,
-        "runs": list(runs((c, index) for c, index in enumerate(source) if index >= 0)),
+        "runs": owned,
     }
+
+
+def _with_gaps(found: Iterable[Run], end: int, owner: int) -> Iterator[Run]:
+    """The runs, and between them, up to `end`, those of another owner."""
+    place = 0
+    for first, count, index in found:
+        if place < min(first, end):
+            yield place, min(first, end) - place, owner
+        yield first, count, index
+        place = first + count
+    if place < end:
+        yield place, end - place, owner

@@ -198,20 +198,6 @@ def test_a_device_that_goes_away(path, error):
     check_old_data(path)
 
 
-def test_the_metadata_cannot_be_read(path, tmp_path):
-    """Nobody can tell what is in it, so nothing is opened, and the error says where it was."""
-    from lvolfs._native.device import Device
-    from lvolfs.blobstore.superblock import parse_superblock
-    from lvolfs.lvstore.loading import load_store
-
-    with Device(path) as device:
-        superblock = parse_superblock(device.pread(4096, 0), device.size, device=path)
-        device.plant_fault("read", errno.EIO, offset=superblock.md_start * 4096, length=4096)
-        with pytest.raises(OSError, match="reading metadata pages 0 to") as info:
-            load_store(device, superblock, read_only=True, force_replay=True)
-        assert info.value.errno == errno.EIO
-
-
 def test_a_file_that_shrinks(path):
     with Lvstore.open(path, read_only=True) as store:
         where = int.from_bytes(store.get("v").blob.clusters()[8:12], "little") * CLUSTER

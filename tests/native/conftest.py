@@ -80,3 +80,9 @@ def take_snapshot(engine: Engine, blob: Blob) -> Blob:
         engine.persist(blob)
         snapshot.set_read_only(True)
     return snapshot
+
+
+def flat(extents: dict[int, bytes], num_clusters: int) -> bytes:
+    """A map by extents as Blob.clusters() gives it."""
+    parts = (extents.get(extent, bytes(2048)) for extent in range(-(-num_clusters // 512)))
+    return b"".join(parts)[: 4 * num_clusters]
