@@ -41,6 +41,7 @@ cdef extern from *:
     #include <fcntl.h>
     #include <pthread.h>
     #include <signal.h>
+    #include <stdio.h>
     #include <sys/socket.h>
 
     static void lane_wake_handler(int number) { (void)number; }
@@ -66,9 +67,19 @@ cdef extern from *:
         return error;
     }
 
+    /* "/dev/fd/N" names a connection that is there already, as it does to libfuse. */
+    static int lane_open_channel(const char *mountpoint, const char *options)
+    {
+        int fd = -1;
+        if (sscanf(mountpoint, "/dev/fd/%d", &fd) == 1) {
+            return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        }
+        return fuse_open_channel(mountpoint, options);
+    }
+
     static void lane_wake(pthread_t thread) { pthread_kill(thread, lane_wake_signal()); }
     """
-    int fuse_open_channel(const char *mountpoint, const char *options) nogil
+    int lane_open_channel(const char *mountpoint, const char *options) nogil
     void lane_prepare_signals() nogil
     int lane_thread(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *argument) nogil
     void lane_wake(pthread_t thread) noexcept nogil
@@ -150,7 +161,7 @@ cdef class Lane:
         self.lane.pyfuse3_socket, self.pyfuse3_fd = _socket_pair()
         self.lane.control_socket, self.control_fd = _socket_pair()
         with nogil:
-            self.lane.fd = fuse_open_channel(where_text, how_text)
+            self.lane.fd = lane_open_channel(where_text, how_text)
             error = errno
         if self.lane.fd < 0:
             self._close_all()

@@ -24,6 +24,8 @@ cdef enum:
     MAX_FORWARDED = 131072
     OPCODES = 64
     MAX_HANDLES = 65536
+    # Bits of the kernel's request numbers, which count up from 0 and do not get there.
+    KERNEL_BITS = 48
     # Upper 16 bits of a native handle; Python handles are small numbers.
     HANDLE_MARK = 0x4C56
 
@@ -64,6 +66,9 @@ cdef inline bint is_native(uint64_t fh) noexcept nogil:
     return fh >> 48 == HANDLE_MARK
 
 cdef char *block_new() noexcept nogil
+# Whether a request of `got` bytes, a whole header at least, is as long as it says, and has all
+# the arguments that are looked at here.
+cdef bint request_is_whole(fuse_in_header *head, size_t got) noexcept nogil
 # A reply without data; error is 0 or -errno.
 cdef void reply_status(int fd, uint64_t unique, int error, counters_t *counters) noexcept nogil
 cdef void reply_bytes(int fd, uint64_t unique, const void *data, uint32_t size,

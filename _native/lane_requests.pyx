@@ -62,6 +62,43 @@ cdef void reply_bytes(int fd, uint64_t unique, const void *data, uint32_t size,
     _send_reply(fd, message, out.len, counters)
 
 
+# -- what a request has to bring along
+
+cdef size_t _least(fuse_in_header *head) noexcept nogil:
+    """Bytes of the arguments that are read natively, whoever answers."""
+    cdef uint32_t opcode = head.opcode
+    if opcode == FUSE_READ or opcode == FUSE_READDIR or opcode == FUSE_READDIRPLUS:
+        return sizeof(fuse_read_in)
+    if opcode == FUSE_WRITE:
+        return sizeof(fuse_write_in)
+    if opcode == FUSE_FSYNC:
+        return sizeof(fuse_fsync_in)
+    if opcode == FUSE_FLUSH:
+        return sizeof(fuse_flush_in)
+    if opcode == FUSE_FALLOCATE:
+        return sizeof(fuse_fallocate_in)
+    if opcode == FUSE_LSEEK:
+        return sizeof(fuse_lseek_in)
+    if opcode == FUSE_COPY_FILE_RANGE or opcode == LANE_FUSE_COPY_FILE_RANGE_64:
+        return sizeof(fuse_copy_file_range_in)
+    if opcode == FUSE_IOCTL:
+        return sizeof(fuse_ioctl_in)
+    if opcode == FUSE_INIT:
+        return sizeof(fuse_init_in)
+    return 0
+
+
+cdef bint request_is_whole(fuse_in_header *head, size_t got) noexcept nogil:
+    cdef size_t arguments = got - sizeof(fuse_in_header)
+    cdef fuse_ioctl_in *ioctl
+    if head.len != got or head.unique >> KERNEL_BITS or arguments < _least(head):
+        return False
+    if head.opcode == FUSE_IOCTL:
+        ioctl = <fuse_ioctl_in *> (head + 1)
+        return ioctl.in_size <= arguments - sizeof(fuse_ioctl_in)
+    return True
+
+
 # -- handles
 
 cdef handle_t *_enter(handle_t *handles, uint64_t fh) noexcept nogil:

@@ -31,7 +31,7 @@ cdef enum:
     # Bits of a forwarded request's id: what its reply needs, then the worker, then the
     # kernel's own number, which counts up from 0 and does not get there.
     REPLY_SHIFT = 56
-    WORKER_SHIFT = 48
+    WORKER_SHIFT = KERNEL_BITS
     REPLY_PLAIN = 0
     REPLY_INIT = 1
     REPLY_OPEN = 2
@@ -208,7 +208,9 @@ cdef void *lane_worker_main(void *argument) noexcept nogil:
             if errno == EINTR or errno == EAGAIN or errno == ENOENT:
                 continue
             break  # ENODEV: unmounted; ECONNABORTED: aborted
-        if got < <ssize_t> sizeof(fuse_in_header) or request_head(&request).len != <uint32_t> got:
+        if got < <ssize_t> sizeof(fuse_in_header):
+            continue  # nobody to answer
+        if not request_is_whole(request_head(&request), got):
             reply_status(worker.fd, request_head(&request).unique, -EIO, &worker.counters)
             continue
         _handle(worker, &request)
@@ -274,6 +276,8 @@ cdef void *lane_replies_main(void *argument) noexcept nogil:
             continue
         reply = out.unique >> REPLY_SHIFT
         index = out.unique >> WORKER_SHIFT & 0xFF
+        if index >= lane.count:
+            continue  # nobody has asked with that id
         out.unique = _unique(out.unique)
         size = <uint32_t> (got - sizeof(fuse_out_header))
         if out.error == 0:
@@ -357,6 +361,8 @@ cdef void *lane_control_main(void *argument) noexcept nogil:
             continue
         if got < <ssize_t> sizeof(answer_t):
             break
+        if (answer.id >> WORKER_SHIFT & 0xFF) >= lane.count:
+            continue
         worker = lane.workers[answer.id >> WORKER_SHIFT & 0xFF]
         if answer.kind == CALL_IOCTL:
             _finish_ioctl(lane, worker, answer)

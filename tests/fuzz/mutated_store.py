@@ -17,13 +17,6 @@ SUPERBLOCK = [
 PAGE_HEADER = [(0, 8), (8, 4), (4088, 4), (12, 4)]
 LINKS = [b"SNAP", b"SNAPTMP", b"SNAPRM", b"EXTSNAP", b"name", b"uuid"]
 MOST_EDITS = 12
-# An lvol may be larger than its store: 2^28 clusters are supported, and have a map of 1 GiB. Such
-# a case takes seconds, so that most sizes are made to fit in here, or not at all.
-MOST_CLUSTERS = 1 << 22
-
-
-def _fast(clusters: int) -> int:
-    return clusters if clusters > 1 << 28 else clusters % MOST_CLUSTERS
 
 
 class MutatedStore:
@@ -58,28 +51,13 @@ class MutatedStore:
                 break
             choices.one_of(edits)(choices)
 
-    @property
-    def has_huge_maps(self) -> bool:
-        """A size between MOST_CLUSTERS and what is refused has come about all the same."""
-        for index in self.pages:
-            for offset, length in self._descriptors(index):
-                payload = bytes(self.image[offset + 5 : offset + 5 + length])
-                sizes = [0]
-                if self.image[offset] == 5:
-                    sizes = [int.from_bytes(payload[:8], "little")]
-                elif self.image[offset] == 1:
-                    sizes = [n for _, n in struct.iter_unpack("<II", payload[: length // 8 * 8])]
-                if any(MOST_CLUSTERS < size <= 1 << 28 for size in sizes):
-                    return True
-        return False
-
     # -- numbers and places
 
     def _number(self, choices: ByteChoices, size: int) -> int:
         base = self.base
         near = [
             *(0, 1, 2, 3, 511, 512, 513, base.md_len - 1, base.md_len, base.md_start),
-            *(base.size >> 14, base.size >> 16, 1 << 20, (1 << 28) + 1),
+            *(base.size >> 14, base.size >> 16, 1 << 20, 1 << 28, (1 << 28) + 1),
             *(0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF, 4096, 4095, 1 << 32, (1 << 64) - 1),
         ]
         kind = choices.below(4)
@@ -160,10 +138,7 @@ class MutatedStore:
             offset, length = choices.one_of(found)
             size = choices.one_of([4, 8, 2, 1])
             place = offset + 5 + choices.below(max(1, length // size)) * size
-            value = self._number(choices, size)
-            if self.image[offset] in {1, 5} and size > 1:
-                value = _fast(value)
-            self._put(place, value.to_bytes(size, "little"))
+            self._put(place, self._number(choices, size).to_bytes(size, "little"))
             self._seal(index)
 
     def _extent_entry(self, choices: ByteChoices) -> None:
@@ -230,7 +205,7 @@ class MutatedStore:
 
     def _extent_table(self, choices: ByteChoices) -> None:
         """A table with a size of its own: mostly a huge number of clusters in one run."""
-        clusters = _fast(self._number(choices, 8))
+        clusters = self._number(choices, 8)
         entries = b""
         for _ in range(choices.below(4)):
             entries += struct.pack("<II", choices.one_of([0, *self.pages]), choices.below(3))
@@ -245,7 +220,7 @@ class MutatedStore:
         index = self._used(choices)
         payload = b""
         for _ in range(1 + choices.below(4)):
-            payload += struct.pack("<II", self._number(choices, 4), _fast(self._number(choices, 4)))
+            payload += struct.pack("<II", self._number(choices, 4), self._number(choices, 4))
         self._replace_table(index, struct.pack("<BI", 1, len(payload)) + payload)
         for offset, length in self._descriptors(index):
             if self.image[offset] == 3 and length == 24:

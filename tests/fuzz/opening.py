@@ -28,8 +28,6 @@ class Opening:
         store = MutatedStore(self._bases[(0, 0, 0, 1, 2)[choices.below(5)]])
         depth = choices.below(4)
         store.apply(choices)
-        if store.has_huge_maps:
-            return
         self._write(store)
         path = str(self._path)
         try:
