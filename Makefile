@@ -38,7 +38,7 @@ demo: ## full and delta rebuild of a replica, on real files, measured
 
 bench: ## measure beside qcow2, nbdkit, XFS, btrfs, rsync...: half an hour, as root (QUICK=1: 3 min)
 	@scripts/setup --bench
-	.venv/bin/python -m bench $(if $(QUICK),--quick) --json bench.json $(BENCH_ARGS)
+	.venv/bin/python -m bench $(if $(QUICK),--quick) --json bench.json --plots bench-plots $(BENCH_ARGS)
 
 clean: ## remove .venv and everything built
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,6 @@
 """`python -m bench`: measures lvolfs beside its peers, prints ratios, keeps every sample."""
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
@@ -10,13 +9,14 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
-from bench import groups, machine, report, results, rounds
+from bench import groups, machine, plots, publish, report, results, rounds
 from bench.case import Case, Outcome
 from bench.processes import ProgramError
-from bench.settings import Settings
+from bench.settings import GIB, MIB, Settings
 from lvolfs import __version__
 
 
@@ -48,6 +48,20 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--merge", type=Path, metavar="FILE", help="like --json, and keep the file's other cases"
     )
+    parser.add_argument(
+        "--rebuild-size",
+        type=int,
+        default=0,
+        metavar="MIB",
+        help="of the volume that replicas are made of (default: 8192; quick: 512)",
+    )
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw plots there (PNG, SVG)")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: print a result's tables and write them into the documentation",
+    )
     parser.add_argument("--force", action="store_true", help="measure beside other load, too")
     parser.add_argument("--list", action="store_true", help="show the cases and end")
     return parser
@@ -60,12 +74,16 @@ def selected(case: Case, only: list[str], group: str) -> bool:
 
 
 def measure(
-    options: argparse.Namespace, settings: Settings, say: Callable[[str], None]
-) -> list[Outcome]:
-    outcomes = []
+    options: argparse.Namespace,
+    settings: Settings,
+    say: Callable[[str], None],
+    outcomes: dict[str, Outcome],
+    save: Callable[[], None],
+) -> None:
+    """Fills `outcomes`; `save` is called after each group."""
     peers = set(filter(None, options.peers.split(",")))
     found: set[str] = set()
-    for name, open_group in groups.GROUPS.items():
+    for name, open_group in groups.groups(settings).items():
         with open_group(settings) as cases:
             chosen = [case for case in cases if selected(case, options.only, name)]
             limited = [c for case in chosen if (c := case.limited_to(peers))]
@@ -75,14 +93,14 @@ def measure(
                     print(f"{case.key}  {','.join(case.contestants)}")
             elif limited:
                 start = time.monotonic()
-                outcomes += rounds.run(limited, settings.rounds, say)
+                rounds.run(limited, settings.rounds, say, outcomes)
                 say(f"{name}: {time.monotonic() - start:.0f} s")
+                save()
     if peers - found or not found:
         raise ProgramError(
             f"nothing to measure for {', '.join(sorted(peers - found)) or ', '.join(options.only)}:"
             " --list shows all cases and contestants"
         )
-    return outcomes
 
 
 def leave_on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -100,6 +118,7 @@ def main() -> int:
         rounds=options.rounds or (2 if options.quick else 3),
         seconds=options.seconds or (0.7 if options.quick else 1.5),
         quick=options.quick,
+        rebuild_size=options.rebuild_size * MIB or (512 * MIB if options.quick else 8 * GIB),
     )
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave_on_signal)
@@ -108,54 +127,71 @@ def main() -> int:
     def say(text: str) -> None:
         progress.print(text, markup=False)
 
-    if options.list:
-        measure(options, settings, say)
-        return 0
-    busy = None
-    try:
-        busy = machine.refuse_beside_load()
-    except machine.LoadError:
-        if not options.force:
-            raise
-    before, start, begun = machine.read_processor_times(), time.monotonic(), results.now()
-    about = machine.describe(settings.directory)
-    outcomes = measure(options, settings, say)
-    after = machine.read_processor_times()
-    run = {
-        "date": begun,
-        "seconds": round(time.monotonic() - start, 1),
-        "arguments": sys.argv[1:],
-        "busy_before": busy,
-        "stolen": (after[1] - before[1]) / max(after[2] - before[2], 1),
-        "rounds": settings.rounds,
-        "fio_seconds": settings.seconds,
-        "quick": settings.quick,
-        "version": __version__,
-        "commit": machine.commit(),
-    }
-    document = results.document(outcomes, machine=about, slices=[run])
-    if options.merge and options.merge.exists():
-        document = results.merge(results.load(options.merge), document)
-    for path in filter(None, (options.json, options.merge)):
-        results.save(path, document)
     show = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    measured = {outcome.key: outcome for outcome in outcomes}
+    if options.report:
+        measured = results.outcomes(results.load(options.report))
+        show.print(report.target_table(measured))
+        for path in publish.publish(options.report, Path(__file__).parents[1]):
+            print(f"wrote {path}")
+        return 0
+    outcomes: dict[str, Outcome] = {}
+    if options.list:
+        measure(options, settings, say, outcomes, lambda: None)
+        return 0
+    run = machine.Run(settings, force=options.force)
+    # Users' Python keeps compiled modules; starting without them takes twice as long.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    before = results.load(options.merge) if options.merge and options.merge.exists() else None
+    document: dict[str, Any] = {}
+
+    def save() -> None:
+        document.clear()
+        document.update(
+            results.document(
+                [o for o in outcomes.values() if any(o.samples.values())],
+                machine=run.machine,
+                slices=[run.document(sys.argv[1:], __version__)],
+            )
+        )
+        if before:
+            document.update(results.merge(before, document))
+        for path in filter(None, (options.json, options.merge)):
+            results.save(path, document)
+
+    interrupted = False
+    try:
+        measure(options, settings, say, outcomes, save)
+    except KeyboardInterrupt:
+        # What was measured so far is kept; everything is unmounted and removed by now.
+        interrupted = run.interrupted = True
+        save()
+    measured = results.outcomes({"cases": [o.document() for o in outcomes.values()]})
     show.print(report.case_table(measured))
     show.print(report.target_table(measured))
+    if options.plots:
+        for name in plots.draw(results.outcomes(document), options.plots):
+            print(f"plot: {options.plots / name}.png and .svg")
     print(
-        f"lvolfs {__version__}, {about['processor']}, {about['cpus']} CPUs, "
-        f"Linux {about['kernel']}, {about['cache_mode']}; "
-        f"{settings.rounds} rounds in {run['seconds']:.0f} s"
+        f"lvolfs {__version__}, {run.machine['processor']}, {run.machine['cpus']} CPUs, "
+        f"Linux {run.machine['kernel']}, {run.machine['cache_mode']}; "
+        f"{settings.rounds} rounds, {run.seconds:.0f} s"
     )
-    return 0
+    if interrupted:
+        print("bench: interrupted; everything is cleaned up, the figures so far are above")
+    return 130 if interrupted else 0
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (ProgramError, machine.LoadError, results.ResultError) as error:
+    except (
+        OSError,
+        ProgramError,
+        machine.LoadError,
+        results.ResultError,
+        plots.PlotError,
+        publish.MarkerError,
+    ) as error:
         sys.exit(f"bench: {error}")
     except KeyboardInterrupt:
-        with contextlib.suppress(OSError):
-            print("bench: interrupted; everything is cleaned up", file=sys.stderr)
         sys.exit(130)

@@ -13,7 +13,8 @@ Sample = dict[str, float]
 class Case:
     """`measure(contestant)` does the work once and returns a Sample.
 
-    `rounds` limits how often slow contestants are measured: {"rsync": 1}.
+    `rounds` limits how often slow contestants are measured: {"rsync": 1}. `sequential`: the
+    contestants are measured one after the other, in groups of their own.
     """
 
     key: str
@@ -23,6 +24,7 @@ class Case:
     measure: Callable[[str], Sample]
     better: Literal["more", "less"] = "more"
     rounds: dict[str, int] = field(default_factory=dict)
+    sequential: bool = False
 
     def limited_to(self, wanted: set[str]) -> "Case | None":
         """The same with fewer contestants; None if none is left."""
@@ -41,6 +43,7 @@ class Outcome:
     unit: str
     better: str
     samples: dict[str, list[Sample]] = field(default_factory=dict)
+    sequential: bool = False
 
     def values(self, contestant: str, figure: str = "value") -> list[float]:
         return [s[figure] for s in self.samples.get(contestant, []) if figure in s]
@@ -75,11 +78,12 @@ class Outcome:
             "title": self.title,
             "unit": self.unit,
             "better": self.better,
-            "samples": self.samples,
-            "medians": {name: self.median(name) for name in self.samples},
+            "sequential": self.sequential,
+            "samples": {name: samples for name, samples in self.samples.items() if samples},
+            "medians": {name: self.median(name) for name in self.samples if self.samples[name]},
         }
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Outcome":
-        names = ("key", "title", "unit", "better", "samples")
+        names = ("key", "title", "unit", "better", "samples", "sequential")
         return cls(**{name: document[name] for name in names})

@@ -7,8 +7,11 @@ import re
 import shutil
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from bench.settings import Settings
 
 BUSY_LIMIT = 0.10
 """Share of all processors' time that may be in use by others when the benchmark starts."""
@@ -134,3 +137,43 @@ def describe(directory: Path) -> dict[str, Any]:
         "versions": {name: version_of(words) for name, words in VERSIONS.items()}
         | {"zfs-fuse": debian_version("zfs-fuse"), "libfuse": debian_version("libfuse3-3")},
     }
+
+
+class Run:
+    """One run: begun on an idle machine, or with `force` on any."""
+
+    def __init__(self, settings: Settings, *, force: bool) -> None:
+        """LoadError when the machine is busy."""
+        self.settings = settings
+        self.busy: float | None = None
+        try:
+            self.busy = refuse_beside_load()
+        except LoadError:
+            if not force:
+                raise
+        self.machine = describe(settings.directory)
+        self.begun = datetime.now(UTC).isoformat(timespec="seconds")
+        self.start, self.before = time.monotonic(), read_processor_times()
+        self.commit = commit()
+        self.interrupted = False
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    def document(self, arguments: list[str], version: str) -> dict[str, Any]:
+        after = read_processor_times()
+        return {
+            "date": self.begun,
+            "seconds": round(self.seconds, 1),
+            "arguments": arguments,
+            "busy_before": self.busy,
+            "stolen": (after[1] - self.before[1]) / max(after[2] - self.before[2], 1),
+            "rounds": self.settings.rounds,
+            "fio_seconds": self.settings.seconds,
+            "volume_size": self.settings.volume_size,
+            "rebuild_size": self.settings.rebuild_size,
+            "version": version,
+            "commit": self.commit,
+            "interrupted": self.interrupted,
+        }

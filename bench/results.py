@@ -1,7 +1,6 @@
 """The JSON document of a run, and merging one run into another."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,6 @@ FORMAT = 1
 
 class ResultError(RuntimeError):
     """A file that is no benchmark result."""
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def document(outcomes: list[Outcome], **about: Any) -> dict[str, Any]:
@@ -39,13 +34,18 @@ def outcomes(found: dict[str, Any]) -> dict[str, Outcome]:
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """`new`, and what only `old` measured.
 
-    A case is taken from one of them as a whole: ratios are never made across runs. "slices"
-    lists the runs that the cases are from.
+    A case is taken from one of them as a whole: ratios are never made across runs. Only of
+    cases whose contestants are measured one after the other anyway, the contestants that `new`
+    has not are kept, too. "slices" lists the runs that the cases are from.
     """
-    measured = {case["key"] for case in new["cases"]}
-    kept = [case for case in old["cases"] if case["key"] not in measured]
+    merged = outcomes(old)
+    for key, outcome in outcomes(new).items():
+        if outcome.sequential and key in merged:
+            outcome.samples = {**merged[key].samples, **outcome.samples}
+        merged[key] = outcome
     slices = [*old.get("slices", []), *new.get("slices", [])]
-    return {**new, "slices": slices, "cases": kept + new["cases"]}
+    cases = [outcome.document() for outcome in merged.values()]
+    return {**new, "slices": slices, "cases": cases}
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

@@ -15,23 +15,29 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
     return [names[(number + step * i) % count] for i in range(count)]
 
 
-def run(cases: Sequence[Case], rounds: int, say: Callable[[str], None]) -> list[Outcome]:
-    """Every case in every round. A contestant that fails fails the run: no figure is made up."""
-    outcomes = {case.key: Outcome(case.key, case.title, case.unit, case.better) for case in cases}
+def run(
+    cases: Sequence[Case], rounds: int, say: Callable[[str], None], outcomes: dict[str, Outcome]
+) -> None:
+    """Every case in every round; samples go into `outcomes` as they are taken, by key.
+
+    A contestant that fails fails the run: no figure is made up.
+    """
+    for case in cases:
+        outcomes.setdefault(
+            case.key,
+            Outcome(case.key, case.title, case.unit, case.better, sequential=case.sequential),
+        )
+        for name in case.contestants:
+            outcomes[case.key].samples.setdefault(name, [])
     for number in range(rounds):
         for case in cases:
-            samples = outcomes[case.key].samples
             for name in rotated(case.contestants, number):
                 if number >= case.rounds.get(name, rounds):
                     continue
                 start = time.monotonic()
                 sample = case.measure(name)
-                samples.setdefault(name, []).append(sample)
+                outcomes[case.key].samples[name].append(sample)
                 say(
                     f"round {number + 1}/{rounds} {case.key} {name}: "
                     f"{sample['value']:,.6g} {case.unit} ({time.monotonic() - start:.1f} s)"
                 )
-    for case in cases:
-        found = outcomes[case.key].samples
-        outcomes[case.key].samples = {n: found[n] for n in case.contestants if n in found}
-    return list(outcomes.values())

@@ -14,6 +14,8 @@ class Settings:
     seconds: float = 1.5
     """Of one fio run."""
     quick: bool = False
+    rebuild_size: int = 8 * GIB
+    """Of the volume that replicas are made of."""
 
     @property
     def volume_size(self) -> int:
@@ -21,5 +23,6 @@ class Settings:
         return 256 * MIB if self.quick else GIB
 
     @property
-    def rebuild_size(self) -> int:
-        return 512 * MIB if self.quick else 8 * GIB
+    def rebuild_together(self) -> bool:
+        """Whether the replicas of all contestants are there at a time, for interleaved rounds."""
+        return self.rebuild_size <= GIB

@@ -107,6 +107,71 @@ TARGETS: list[RatioTarget | LimitTarget] = [
         0.95,
     ),
     RatioTarget("4 KiB random overwrite, 4 jobs vs 1", WRITE4, "lvolfs", 2.5, against_key=WRITE1),
+    RatioTarget(
+        "first writes, thin, one in each cluster, vs qcow2", "first.thin.each", "qcow2", 2.0
+    ),
+    RatioTarget("first writes that fill a thin volume vs qcow2", "first.thin.fill", "qcow2", 2.0),
+    RatioTarget("first writes, COW, one in each cluster, vs qcow2", "first.cow.each", "qcow2", 2.0),
+    RatioTarget("random writes over a whole clone vs qcow2", "first.cow.fill", "qcow2", 2.0),
+    RatioTarget(
+        "read through 64 snapshots vs none",
+        "chain.randread.4k.qd32",
+        "no snapshot",
+        0.97,
+        contestant="64 snapshots",
+    ),
+    RatioTarget("register checksums, 1 thread, vs xxhsum -H3", "sums.file", "xxhsum -H3", 1.2),
+    RatioTarget(
+        "register checksums, 2 threads vs 1", "sums.file", "lvolfs", 1.7, contestant="2 threads"
+    ),
+    RatioTarget(
+        "shallow copy vs cp --sparse=always, both flushed",
+        "copy.shallow.file",
+        "cp --sparse=always",
+        1.2,
+    ),
+    RatioTarget(
+        "shallow copy vs cp --sparse=always, tmpfs", "copy.shallow.tmpfs", "cp --sparse=always", 1.2
+    ),
+    LimitTarget(
+        "register checksums, 2 threads, tmpfs",
+        "sums.tmpfs",
+        8,
+        "GiB/s",
+        contestant="2 threads",
+        at_least=True,
+    ),
+    LimitTarget("shallow copy, tmpfs", "copy.shallow.tmpfs", 3.5, "GiB/s", at_least=True),
+    RatioTarget("delta rebuild, 1 % changed, vs full copy (dd)", "rebuild.1", "full copy", 30),
+    RatioTarget("delta rebuild, 1 % changed, vs full rebuild", "rebuild.1", "full rebuild", 30),
+    RatioTarget("delta rebuild, 1 % changed, vs rsync --inplace", "rebuild.1", "rsync", 20),
+    RatioTarget("delta rebuild, 5 % changed, vs btrfs send", "rebuild.5", "btrfs", 2.5),
+    RatioTarget("delta rebuild, 5 % changed, vs zfs-fuse send", "rebuild.5", "zfs-fuse", 2.0),
+    LimitTarget(
+        "bytes read on both sides, 1 % changed, per differing byte",
+        "rebuild.1",
+        2.1,
+        "x",
+        figure="read_per_differing",
+    ),
+    RatioTarget(
+        "snapshot of a full 1 TiB volume vs of 1 GiB",
+        "snapshot.full",
+        "1 GiB",
+        1 / 3,
+        contestant="1 TiB",
+    ),
+    LimitTarget("snapshot of a full 1 TiB volume", "snapshot.full", 20, "ms", contestant="1 TiB"),
+    LimitTarget("open, cleanly closed, 1,000,000 clusters", "open", 1, "s", contestant="clean"),
+    LimitTarget("open after a crash, 1,000,000 clusters", "open", 3, "s", contestant="crashed"),
+    LimitTarget(
+        "open after a crash, metadata mostly holes",
+        "open",
+        0.3,
+        "s",
+        contestant="crashed, metadata mostly holes",
+    ),
+    LimitTarget("memory per owned cluster", "memory", 16, "bytes"),
 ]
 
 

@@ -8,10 +8,21 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from bench.case import Case
-from bench.groups import data_path
+from bench.groups import chains, data_path, first_writes, stores, sums_and_copies
+from bench.groups.rebuild.cases import IN_TURN, TOGETHER
 from bench.settings import Settings
 
-GROUPS: dict[str, Callable[[Settings], AbstractContextManager[list[Case]]]] = {
-    "fio": data_path.open_fio,
-    "sweep": data_path.open_sweep,
-}
+Opener = Callable[[Settings], AbstractContextManager[list[Case]]]
+
+
+def groups(settings: Settings) -> dict[str, Opener]:
+    """In the order in which they are run: what targets are set for comes first."""
+    return {
+        "fio": data_path.open_fio,
+        "first": first_writes.open_group,
+        "chain": chains.open_group,
+        "sums": sums_and_copies.open_group,
+        "stores": stores.open_group,
+        **(TOGETHER if settings.rebuild_together else IN_TURN),
+        "more": data_path.open_more,
+    }

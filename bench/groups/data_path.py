@@ -81,23 +81,37 @@ def make_case(
 
 
 def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
+    """The cases that targets are set for."""
+
     def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
         return make_case(files, settings, mode, block, who, **load)  # type: ignore[arg-type]
 
-    cases = []
-    for mode in ("randread", "randwrite", "randrw"):
-        disk = ("disk",) if mode == "randread" else ()
-        cases += [
-            case(mode, "4k", ALL + disk, engine="psync"),
-            case(mode, "4k", ALL + disk, engine="libaio", depth=32),
-            case(mode, "4k", engine="psync", jobs=4),
-        ]
-    for mode in ("read", "write"):
-        cases += [case(mode, "1m", depth=4)]
-        if not settings.quick:
-            cases += [case(mode, "128k", depth=8)]
-    if settings.quick:
-        return cases
+    jobs = ("lvolfs", "flat-lane", "raw", "qcow2", "pyfuse3") if settings.quick else ALL
+    return [
+        case("randread", "4k", engine="libaio", depth=32),
+        case("randwrite", "4k", engine="libaio", depth=32),
+        case("randread", "4k", engine="psync"),
+        case("randwrite", "4k", jobs, engine="psync"),
+        case("randwrite", "4k", jobs, engine="psync", jobs=4),
+        case("read", "1m", jobs, depth=4),
+        case("write", "1m", jobs, depth=4),
+    ]
+
+
+def more_cases(files: BlockFiles, settings: Settings) -> list[Case]:
+    """Other mixes, engines and caches, in two rounds."""
+
+    def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
+        return make_case(files, settings, mode, block, who, rounds=2, **load)  # type: ignore[arg-type]
+
+    cases = [
+        case("randrw", "4k", engine="libaio", depth=32),
+        case("randrw", "4k", engine="psync"),
+        case("randrw", "4k", engine="psync", jobs=4),
+        case("randread", "4k", engine="psync", jobs=4),
+        case("read", "128k", depth=8),
+        case("write", "128k", depth=8),
+    ]
     for mode in ("randread", "randwrite"):
         cases += [
             case(mode, "4k", MAIN, engine="io_uring", depth=32),
@@ -106,10 +120,12 @@ def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
         ]
     for mode in ("read", "write"):
         cases += [case(mode, "1m", engine="psync", direct=False)]
+    for depth, engine in ((1, "psync"), (32, "libaio")):
+        cases += [case("randread", "4k", ("disk",), engine=engine, depth=depth, prefix="disk")]
     return cases
 
 
-SWEEP_BLOCKS = ("4k", "16k", "64k", "256k", "1m")
+SWEEP_BLOCKS = ("4k", "64k", "1m")
 SWEEP_DEPTHS = (1, 4, 16, 64)
 
 
@@ -124,7 +140,7 @@ def sweep_cases(files: BlockFiles, settings: Settings) -> list[Case]:
             ("lvolfs", "flat-lane", "qcow2"),
             depth=depth,
             prefix="sweep",
-            seconds=0.7,
+            seconds=0.6,
             rounds=1,
         )
         for mode in ("randread", "randwrite")
@@ -143,9 +159,12 @@ def open_fio(settings: Settings) -> Iterator[list[Case]]:
 
 
 @contextlib.contextmanager
-def open_sweep(settings: Settings) -> Iterator[list[Case]]:
+def open_more(settings: Settings) -> Iterator[list[Case]]:
     with (
         scratch_directory(settings.directory) as directory,
         BlockFiles(directory, settings.volume_size) as files,
     ):
-        yield [] if settings.quick else sweep_cases(files, settings)
+        if settings.quick:
+            yield []
+        else:
+            yield more_cases(files, settings) + sweep_cases(files, settings)

@@ -1,0 +1,126 @@
+"""The rebuild cases, and when which contestant has its two sides on the disk.
+
+All contestants' data together would fit neither into memory nor onto a small disk. So where
+the volume is large, one contestant after the other is set up, measured in all rounds, and torn
+down; lvolfs is first and last. Where all fit, all are set up and the rounds interleave them.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench.case import Case, Sample
+from bench.groups.rebuild.contestant import Contestant
+from bench.groups.rebuild.plain_files import FullCopy, Rsync
+from bench.groups.rebuild.qcow2 import DirtyBitmap
+from bench.groups.rebuild.snapshots import Btrfs, ZfsFuse
+from bench.groups.rebuild.stores import CommandRebuild, DeltaRebuild, FullRebuild
+from bench.peers.block_files import scratch_directory
+from bench.settings import GIB, Settings
+
+CONTESTANTS: dict[str, Callable[[], Contestant]] = {
+    "lvolfs": DeltaRebuild,
+    "lvolfs command": CommandRebuild,
+    "full rebuild": FullRebuild,
+    "full copy": FullCopy,
+    "rsync": Rsync,
+    "btrfs": Btrfs,
+    "zfs-fuse": ZfsFuse,
+    "qemu bitmap": DirtyBitmap,
+}
+FAMILIES = {"lvolfs command": "lvolfs", "full rebuild": "lvolfs", "rsync": "full copy"}
+"""Who works on whose two sides: they are equal whenever one of them has done its work."""
+SHARES = {"0.1": 0.001, "1": 0.01, "5": 0.05, "10": 0.1, "100": 1.0}
+ONE_SHARE = {"full copy", "full rebuild"}
+"""Copy everything whatever changed: measured at 1 % only."""
+NOT_ALL = {"btrfs", "zfs-fuse"}
+"""Keep old and new snapshot: twice the disk on both sides when everything has changed."""
+SLOW = {"rsync": 1, "zfs-fuse": 2, "full rebuild": 2, "full copy": 2}
+
+
+class Pairs:
+    """The contestants' two sides, made on first use, a directory for each family."""
+
+    def __init__(self, parent: Path, size: int) -> None:
+        self.parent = parent
+        self.size = size
+        self.stack = contextlib.ExitStack()
+        self.directories: dict[str, Path] = {}
+        self.made: dict[str, Contestant] = {}
+        self.seed = 0
+
+    def __getitem__(self, name: str) -> Contestant:
+        if name not in self.made:
+            family = FAMILIES.get(name, name)
+            if family not in self.directories:
+                scratch = scratch_directory(self.parent)
+                self.directories[family] = self.stack.enter_context(scratch)
+            contestant = CONTESTANTS[name]()
+            self.stack.callback(contestant.close)
+            contestant.open(self.directories[family], self.size)
+            self.made[name] = contestant
+        return self.made[name]
+
+    def measure(self, name: str, share: float) -> Sample:
+        pair = self[name]
+        self.seed += 1
+        changed = pair.change(share, self.seed)
+        sample = pair.update()
+        pair.verify()
+        return sample | {"changed": float(changed)}
+
+
+def rebuild_cases(pairs: Pairs, names: list[str], settings: Settings) -> list[Case]:
+    cases = []
+    for percent, share in SHARES.items():
+        who = [
+            name
+            for name in names
+            if not (name in ONE_SHARE and percent != "1")
+            and not (name in NOT_ALL and percent == "100")
+        ]
+
+        def measure(name: str, share: float = share) -> Sample:
+            return pairs.measure(name, share)
+
+        limits = dict(SLOW)
+        if settings.quick or percent in ("10", "100"):
+            limits = dict.fromkeys(who, 1)
+        if who:
+            cases.append(
+                Case(
+                    f"rebuild.{percent}",
+                    f"replica of {settings.rebuild_size / GIB:g} GiB, {percent} % changed",
+                    "s",
+                    tuple(who),
+                    measure,
+                    "less",
+                    limits,
+                    sequential=not settings.rebuild_together,
+                )
+            )
+    return cases
+
+
+def opener(
+    *names: str, shares: tuple[str, ...] = tuple(SHARES)
+) -> Callable[[Settings], contextlib.AbstractContextManager[list[Case]]]:
+    @contextlib.contextmanager
+    def open_group(settings: Settings) -> Iterator[list[Case]]:
+        pairs = Pairs(settings.directory, settings.rebuild_size)
+        with pairs.stack:
+            cases = rebuild_cases(pairs, list(names), settings)
+            yield [case for case in cases if case.key.split(".", 1)[1] in shares]
+
+    return open_group
+
+
+TOGETHER = {"rebuild": opener(*CONTESTANTS)}
+IN_TURN = {
+    "rebuild-lvolfs": opener("lvolfs", "lvolfs command", "full rebuild"),
+    "rebuild-files": opener("full copy", "rsync"),
+    "rebuild-btrfs": opener("btrfs"),
+    "rebuild-qemu": opener("qemu bitmap"),
+    "rebuild-zfs": opener("zfs-fuse"),
+    "rebuild-lvolfs-again": opener("lvolfs", shares=("1", "5")),
+}

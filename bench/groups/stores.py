@@ -1,0 +1,241 @@
+"""What whole stores cost: snapshots, clones, opening, mounting, memory, by their size.
+
+Large stores are made of metadata alone: volumes own clusters that nobody ever wrote, which
+the backing file has as holes.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bench.case import Case, Sample
+from bench.peers.block_files import MIB, mounted_store, scratch_directory
+from bench.processes import ProgramError, execute
+from bench.settings import GIB, Settings
+from lvolfs import Lvol, Lvstore
+from lvolfs.blobstore.superblock import PAGE, Superblock, parse_superblock
+
+TIB = 1 << 40
+SIZES = {"1 GiB": GIB, "16 GiB": 16 * GIB, "256 GiB": 256 * GIB, "1 TiB": TIB, "16 TiB": 16 * TIB}
+MEMORY = """
+import gc, sys
+from lvolfs import Lvstore
+def private():
+    gc.collect()
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return sum(int(l.split()[1]) << 10 for l in lines if l.startswith(("Private", "Swap:")))
+with Lvstore.open(sys.argv[1]):
+    before = private()
+with Lvstore.open(sys.argv[2]) as store:
+    owned = sum(lvol.num_allocated_clusters for lvol in store.lvols)
+    print(private() - before, owned)
+"""
+
+
+class Stores:
+    """Stores in `directory`, made on first use."""
+
+    def __init__(self, directory: Path, owned: int) -> None:
+        self.directory = directory
+        self.owned = owned
+        self.stack = contextlib.ExitStack()
+        self.open: dict[str, Lvol] = {}
+
+    def __enter__(self) -> "Stores":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.open.clear()
+        self.stack.close()
+
+    def volume(self, size: int, *, thick: bool) -> Lvol:
+        """The one volume of an open store: thick, or thin with each 64th cluster written."""
+        name = f"{'thick' if thick else 'thin'}{size // GIB}"
+        if name not in self.open:
+            path = self.directory / name
+            store = self.stack.enter_context(
+                Lvstore.create(str(path), size=size + size // 16 + GIB if thick else 16 * GIB)
+            )
+            volume = store.create_volume("volume", size, thick=thick)
+            if not thick:
+                for number in range(16):
+                    volume.pwrite(b"x" * 4096, number * (size // 16))
+            volume.flush()
+            self.open[name] = volume
+        return self.open[name]
+
+    @property
+    def large(self) -> Path:
+        """A cleanly closed store whose ten volumes own `owned` clusters together."""
+        path = self.directory / "large"
+        if not path.exists():
+            size = (self.owned * 102 // 100 + 4000) * MIB
+            with Lvstore.create(str(path), size=size) as store:
+                for number in range(10):
+                    store.create_volume(f"v{number}", self.owned // 10 * MIB, thick=True)
+        return path
+
+    @property
+    def empty(self) -> Path:
+        path = self.directory / "empty"
+        if not path.exists():
+            Lvstore.create(str(path), size=GIB).close()
+        return path
+
+    def crashed(self, *, holes: bool) -> Path:
+        """A copy of `large` as a crash leaves it. Without holes, its metadata are all on disk."""
+        path = self.directory / f"crashed-{'holes' if holes else 'full'}"
+        if not path.exists():
+            execute("cp", "--sparse=always", self.large, path)
+            if not holes:
+                fill_metadata_holes(path)
+        with path.open("r+b") as file:
+            file.write(replace(read_superblock(path), clean=False).pack())
+        return path
+
+
+def read_superblock(path: Path) -> Superblock:
+    with path.open("rb") as file:
+        return parse_superblock(file.read(PAGE), path.stat().st_size, device=str(path))
+
+
+def fill_metadata_holes(path: Path) -> None:
+    """Writes zeros where the metadata region was never written, as on an old block device."""
+    superblock = read_superblock(path)
+    with path.open("r+b") as file:
+        position = superblock.md_start * superblock.page_size
+        end = position + superblock.md_len * superblock.page_size
+        while position < end:
+            hole = os.lseek(file.fileno(), position, os.SEEK_HOLE)
+            if hole >= end:
+                break
+            try:
+                position = min(end, os.lseek(file.fileno(), hole, os.SEEK_DATA))
+            except OSError:
+                position = end
+            for offset in range(hole, position, MIB):
+                os.pwrite(file.fileno(), bytes(min(MIB, position - offset)), offset)
+        os.fsync(file.fileno())
+
+
+def milliseconds(act: Callable[[], object]) -> float:
+    start = time.monotonic()
+    act()
+    return (time.monotonic() - start) * 1e3
+
+
+def snapshot_latency(volume: Lvol) -> Sample:
+    """Median of five; each snapshot is deleted again, so the volume owns its clusters again."""
+    found = []
+    for _ in range(5):
+        found.append(milliseconds(lambda: volume.snapshot("s")))
+        volume.store.get("s").delete()
+    return {"value": sorted(found)[2]}
+
+
+def clone_latency(volume: Lvol) -> Sample:
+    volume.snapshot("s")
+    found = []
+    for _ in range(5):
+        found.append(milliseconds(lambda: volume.store.get("s").clone("c")))
+        volume.store.get("c").delete()
+    volume.store.get("s").delete()
+    return {"value": sorted(found)[2]}
+
+
+def open_seconds(path: Path) -> Sample:
+    start = time.monotonic()
+    store = Lvstore.open(str(path))
+    seconds = time.monotonic() - start
+    store.close()
+    return {"value": seconds}
+
+
+def mount_seconds(path: Path, mountpoint: Path) -> Sample:
+    start = time.monotonic()
+    with mounted_store(path, mountpoint):
+        return {"value": time.monotonic() - start}
+
+
+def memory(stores: Stores) -> Sample:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, stores.empty, stores.large],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise ProgramError(f"measuring memory: {done.stderr.strip()}")
+    used, owned = map(int, done.stdout.split())
+    return {"value": used / owned, "mib_per_tib": used / owned * (TIB // MIB) / MIB}
+
+
+@contextlib.contextmanager
+def open_group(settings: Settings) -> Iterator[list[Case]]:
+    owned = 100_000 if settings.quick else 1_000_000
+    with scratch_directory(settings.directory) as directory, Stores(directory, owned) as stores:
+
+        def by_size(
+            key: str, title: str, measure: Callable[[Lvol], Sample], *, thick: bool
+        ) -> Case:
+            sizes = [n for n, s in SIZES.items() if not (thick and s > TIB)]
+            return Case(
+                key,
+                title,
+                "ms",
+                tuple(sizes),
+                lambda name: measure(stores.volume(SIZES[name], thick=thick)),
+                "less",
+            )
+
+        def opening(name: str) -> Sample:
+            path = stores.large if name == "clean" else stores.crashed(holes=name.endswith("holes"))
+            warm_metadata(path)
+            return open_seconds(path)
+
+        def mounting(name: str) -> Sample:
+            path = stores.empty if name == "empty" else stores.large
+            return mount_seconds(path, directory / "mnt")
+
+        yield [
+            by_size("snapshot.full", "snapshot of a full volume", snapshot_latency, thick=True),
+            by_size(
+                "snapshot.sparse", "snapshot of a sparse volume", snapshot_latency, thick=False
+            ),
+            by_size("clone.full", "clone of a full snapshot", clone_latency, thick=True),
+            Case(
+                "open",
+                f"open of a store with {owned:,} owned clusters",
+                "s",
+                ("clean", "crashed", "crashed, metadata mostly holes"),
+                opening,
+                "less",
+            ),
+            Case(
+                "mount",
+                f"mount command until it answers, empty and {owned:,} owned clusters",
+                "s",
+                ("empty", "large"),
+                mounting,
+                "less",
+            ),
+            Case(
+                "memory", "memory", "bytes/cluster", ("lvolfs",), lambda _: memory(stores), "less"
+            ),
+        ]
+
+
+def warm_metadata(path: Path) -> None:
+    superblock = read_superblock(path)
+    length = (superblock.md_start + superblock.md_len) * superblock.page_size
+    execute(
+        "dd", f"if={path}", "of=/dev/null", "bs=1M", f"count={length // MIB + 1}", "status=none"
+    )

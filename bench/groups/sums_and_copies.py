@@ -1,0 +1,157 @@
+"""Registering checksums and shallow copies, in the page cache of a disk's file system, on tmpfs.
+
+Both are called in this process on an open store, as a daemon does. They are timed until the
+job is complete: a registration's table and a copy's destination are durable then. xxhsum and
+cp get the same bytes in a plain file, and cp's copy is flushed, too.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench.case import Case, Sample
+from bench.content import Content
+from bench.peers.block_files import MIB, scratch_directory
+from bench.processes import ProgramError, timed
+from bench.settings import GIB, Settings
+from lvolfs import Job, Lvol, Lvstore
+from lvolfs.delta.checksums import register
+
+TMPFS = Path("/dev/shm")
+
+
+class Frozen:
+    """A store with the fully written snapshot "frozen", and the same bytes in a plain file."""
+
+    def __init__(self, parent: Path, size: int) -> None:
+        self.parent = parent
+        self.size = size
+        self.stack = contextlib.ExitStack()
+        self.made: tuple[Lvol, Path] | None = None
+
+    def __enter__(self) -> "Frozen":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def _make(self) -> tuple[Lvol, Path]:
+        if self.made is None:
+            directory = self.stack.enter_context(scratch_directory(self.parent))
+            content = Content()
+            content.fill(directory / "plain", self.size)
+            content.fill(directory / "eighth", self.size // 8)
+            store = self.stack.enter_context(
+                Lvstore.create(str(directory / "store"), size=self.size * 9 // 8 + 64 * MIB)
+            )
+            volume = store.create_volume("volume", self.size)
+            for number in range(self.size // MIB):
+                volume.pwrite(content.block(number), number * MIB)
+            volume.flush()
+            self.made = volume.snapshot("frozen"), directory
+        return self.made
+
+    @property
+    def snapshot(self) -> Lvol:
+        return self._make()[0]
+
+    @property
+    def directory(self) -> Path:
+        return self._make()[1]
+
+
+def job_seconds(start: float, job: Job) -> float:
+    job.wait()
+    seconds = time.monotonic() - start
+    job.raise_if_failed()
+    return seconds
+
+
+def registration(frozen: Frozen, threads: int) -> float:
+    snapshot = frozen.snapshot
+    start = time.monotonic()
+    return job_seconds(start, register(snapshot, parallel=threads))
+
+
+def plain_read(frozen: Frozen) -> float:
+    """One thread, pread of 1 MiB at a time into one buffer: what a hash cannot be faster than."""
+    buffer = bytearray(MIB)
+    path = frozen.directory / "plain"
+    start = time.monotonic()
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+    return time.monotonic() - start
+
+
+def copy(frozen: Frozen, clusters: range | None) -> float:
+    target = frozen.directory / "copy"
+    snapshot = frozen.snapshot
+    with target.open("wb") as file:
+        file.truncate(frozen.size)
+    start = time.monotonic()
+    job = snapshot.shallow_copy(target, None if clusters is None else [clusters])
+    seconds = job_seconds(start, job)
+    if job.copied != (frozen.size // MIB if clusters is None else len(clusters)):
+        raise ProgramError(f"the copy of {clusters} copied {job.copied} clusters")
+    return seconds
+
+
+def cp(frozen: Frozen, name: str) -> float:
+    source, target = frozen.directory / name, frozen.directory / "cp"
+    return timed("sh", "-c", f"cp --sparse=always '{source}' '{target}' && sync '{target}'")
+
+
+def second(act: Callable[[], float]) -> float:
+    """The time of a second pass. Both passes write a new file: the first one takes what memory
+    the host has to give back to a virtual machine, the second one finds it free."""
+    act()
+    return act()
+
+
+def cases(frozen: Frozen, place: str) -> list[Case]:
+    size, gib = frozen.size, 1 << 30
+
+    def sums(name: str) -> Sample:
+        seconds = {
+            "lvolfs": lambda: registration(frozen, 1),
+            "2 threads": lambda: registration(frozen, 2),
+            "xxhsum -H3": lambda: timed("xxhsum", "-H3", frozen.directory / "plain"),
+            "plain read": lambda: plain_read(frozen),
+        }[name]()
+        return {"value": size / seconds / gib, "seconds": seconds}
+
+    def shallow(name: str) -> Sample:
+        act = {
+            "lvolfs": lambda: copy(frozen, None),
+            "cp --sparse=always": lambda: cp(frozen, "plain"),
+        }
+        seconds = second(act[name])
+        return {"value": size / seconds / gib, "seconds": seconds}
+
+    def ranges(name: str) -> Sample:
+        every_eighth = range(0, size // MIB, 8)
+        act = {
+            "lvolfs": lambda: copy(frozen, every_eighth),
+            "cp --sparse=always": lambda: cp(frozen, "eighth"),
+        }
+        seconds = second(act[name])
+        return {"value": size / 8 / seconds / gib, "seconds": seconds}
+
+    hashing = ("lvolfs", "2 threads", "xxhsum -H3", "plain read")
+    copying = ("lvolfs", "cp --sparse=always")
+    return [
+        Case(f"sums.{place}", f"register checksums, {place}", "GiB/s", hashing, sums),
+        Case(f"copy.shallow.{place}", f"shallow copy, {place}", "GiB/s", copying, shallow),
+        Case(
+            f"copy.range.{place}", f"copy of every 8th cluster, {place}", "GiB/s", copying, ranges
+        ),
+    ]
+
+
+@contextlib.contextmanager
+def open_group(settings: Settings) -> Iterator[list[Case]]:
+    size = 512 * MIB if settings.quick else 2 * GIB
+    with Frozen(settings.directory, size) as file, Frozen(TMPFS, min(size, GIB)) as memory:
+        yield cases(file, "file") + cases(memory, "tmpfs")
