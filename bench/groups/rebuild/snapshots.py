@@ -68,22 +68,10 @@ class ZfsFuse:
         self.stack = contextlib.ExitStack()
         self.pools = [f"lvolfsbench{side}{directory.name[-4:]}" for side in ("a", "b")]
         self.mountpoints = [directory / "a", directory / "b"]
-        if Path("/var/run/zfs/zfs_socket").exists() and answers():
-            raise ProgramError("a zfs-fuse is running: stop it, only one can")
-        self.stack.enter_context(
-            daemon(
-                "zfs-fuse",
-                "--no-daemon",
-                "--no-kstat-mount",
-                "-a",
-                "1",
-                "-e",
-                "1",
-                "-m",
-                "1024",
-                ready=answers,
-            )
-        )
+        if not answers():
+            options = ("--no-kstat-mount", "-a", "1", "-e", "1", "-m", "1024")
+            served = daemon("zfs-fuse", "--no-daemon", *options, ready=answers)
+            self.stack.enter_context(served)
         for pool, mountpoint in zip(self.pools, self.mountpoints, strict=True):
             image = directory / f"{pool}.img"
             with image.open("xb") as file:
