@@ -37,7 +37,7 @@ def arguments() -> argparse.ArgumentParser:
         help="only these contestants, separated by commas (lvolfs is one, too)",
     )
     parser.add_argument("--rounds", type=int, help="how often (default: 3; quick: 2)")
-    parser.add_argument("--seconds", type=float, help="of each fio run (default: 1.5; quick: 0.7)")
+    parser.add_argument("--seconds", type=float, help="of each fio run (default: 1.5; quick: 0.5)")
     parser.add_argument(
         "--directory",
         type=Path,
@@ -53,7 +53,7 @@ def arguments() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="MIB",
-        help="of the volume that replicas are made of (default: 8192; quick: 512)",
+        help="of the volume that replicas are made of (default: 8192; quick: 256)",
     )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw plots there (PNG, SVG)")
     parser.add_argument(
@@ -116,9 +116,9 @@ def main() -> int:
     settings = Settings(
         directory=options.directory,
         rounds=options.rounds or (2 if options.quick else 3),
-        seconds=options.seconds or (0.7 if options.quick else 1.5),
+        seconds=options.seconds or (0.5 if options.quick else 1.5),
         quick=options.quick,
-        rebuild_size=options.rebuild_size * MIB or (512 * MIB if options.quick else 8 * GIB),
+        rebuild_size=options.rebuild_size * MIB or (256 * MIB if options.quick else 8 * GIB),
     )
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave_on_signal)

@@ -104,7 +104,7 @@ def rebuild_by_share(outcomes: Outcomes, drawn: Any) -> Any | None:
     axis.set_xlabel("clusters changed")
     axis.set_ylabel("seconds")
     axis.set_title(next(iter(cases.values())).title.split(",")[0] + " brought up to date")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     return figure
 

@@ -86,15 +86,15 @@ def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
     def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
         return make_case(files, settings, mode, block, who, **load)  # type: ignore[arg-type]
 
-    jobs = ("lvolfs", "flat-lane", "raw", "qcow2", "pyfuse3") if settings.quick else ALL
+    some = ("lvolfs", "flat-lane", "raw", "qcow2", "pyfuse3") if settings.quick else ALL
     return [
         case("randread", "4k", engine="libaio", depth=32),
         case("randwrite", "4k", engine="libaio", depth=32),
-        case("randread", "4k", engine="psync"),
-        case("randwrite", "4k", jobs, engine="psync"),
-        case("randwrite", "4k", jobs, engine="psync", jobs=4),
-        case("read", "1m", jobs, depth=4),
-        case("write", "1m", jobs, depth=4),
+        case("randread", "4k", some, engine="psync"),
+        case("randwrite", "4k", some, engine="psync"),
+        case("randwrite", "4k", some, engine="psync", jobs=4),
+        case("read", "1m", some, depth=4),
+        case("write", "1m", some, depth=4),
     ]
 
 

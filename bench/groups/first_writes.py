@@ -160,7 +160,7 @@ def make_case(files: NewFiles, key: str, title: str, size: int, *, clone: bool, 
 
 @contextlib.contextmanager
 def open_group(settings: Settings) -> Iterator[list[Case]]:
-    base = 256 * MIB if settings.quick else GIB
+    base = 128 * MIB if settings.quick else GIB
     thin = (1 if settings.quick else 4) * GIB
     with (
         scratch_directory(settings.directory) as directory,
@@ -179,7 +179,7 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
                 files,
                 "first.thin.fill",
                 "4 KiB random writes that fill a thin volume, QD32",
-                256 * MIB,
+                128 * MIB if settings.quick else 256 * MIB,
                 clone=False,
                 each=False,
             ),
