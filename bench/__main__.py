@@ -28,7 +28,7 @@ def arguments() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="a group, the beginning of a case's key, or a pattern with * (repeatable)",
+        help="a group, a case's key or its beginning up to a dot, or a pattern with * (repeatable)",
     )
     parser.add_argument(
         "--peers",
@@ -69,7 +69,8 @@ def arguments() -> argparse.ArgumentParser:
 
 def selected(case: Case, only: list[str], group: str) -> bool:
     return not only or any(
-        name == group or case.key.startswith(name) or fnmatch(case.key, name) for name in only
+        name == group or f"{case.key}.".startswith(f"{name}.") or fnmatch(case.key, name)
+        for name in only
     )
 
 

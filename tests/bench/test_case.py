@@ -1,6 +1,7 @@
 """Statistics of samples and the order of rounds."""
 
 from bench import rounds
+from bench.__main__ import selected
 from bench.case import Case, Outcome
 
 
@@ -80,3 +81,12 @@ def test_limiting_contestants():
     assert case.limited_to({"b", "z"}).contestants == ("b",)
     assert case.limited_to(set()).contestants == ("a", "b")
     assert case.limited_to({"z"}) is None
+
+
+def test_what_only_chooses():
+    case = Case("rebuild.1", "t", "s", ("a",), lambda name: {"value": 1.0})
+    chosen = ("rebuild.1", "rebuild", "rebuild-lvolfs", "*.1")
+    assert all(selected(case, [name], "rebuild-lvolfs") for name in chosen)
+    other = ("rebuild.10", "rebuild.", "reb", "fio", "*.10")
+    assert not any(selected(case, [name], "rebuild-lvolfs") for name in other)
+    assert selected(case, [], "rebuild-lvolfs")

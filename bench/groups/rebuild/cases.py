@@ -120,7 +120,7 @@ IN_TURN = {
     "rebuild-lvolfs": opener("lvolfs", "lvolfs command", "full rebuild"),
     "rebuild-files": opener("full copy", "rsync"),
     "rebuild-btrfs": opener("btrfs"),
-    "rebuild-qemu": opener("qemu bitmap"),
     "rebuild-zfs": opener("zfs-fuse"),
+    "rebuild-qemu": opener("qemu bitmap"),
     "rebuild-lvolfs-again": opener("lvolfs", shares=("1", "5")),
 }
