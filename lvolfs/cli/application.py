@@ -1,38 +1,33 @@
 """The verbs and where they are."""
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Final
 
 import typer
 
 from lvolfs import __version__
-from lvolfs.cli import (
-    check_command,
-    checksum_commands,
-    copy_commands,
-    job_commands,
-    map_command,
-    mount_commands,
-    opening,
-    output,
-    rebuild_command,
-    scrub_command,
-    serve_command,
-    store_commands,
-    volume_commands,
-)
+from lvolfs.cli import opening, output
 
-app = typer.Typer(
-    name="lvolfs",
-    help="SPDK logical volume stores as files: mount, snapshot, checksum, copy, rebuild.",
-    epilog=(
-        "TARGET is a store's path or the mount point of a mounted store. LVOL is a name, a uuid "
-        "or lvs/name. Sizes take K, M, G, T (powers of 1024). Exit status: 0 done, 1 failed, "
-        "2 wrong usage, 3 the data do not match."
-    ),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+VERBS: Final = {
+    "create": "store_commands.create",
+    "mount": "mount_commands.mount",
+    "umount": "mount_commands.umount",
+    "serve": "serve_command.serve",
+    "info": "store_commands.info",
+    "ls": "store_commands.ls",
+    "volume": "volume_commands.app",
+    "snapshot": "volume_commands.snapshot",
+    "clone": "volume_commands.clone",
+    "checksum": "checksum_commands.app",
+    "diff": "copy_commands.diff",
+    "copy": "copy_commands.copy",
+    "jobs": "job_commands.jobs",
+    "rebuild": "rebuild_command.rebuild",
+    "check": "check_command.check",
+    "scrub": "scrub_command.scrub",
+    "map": "map_command.show_map",
+}
+"""In the order of the help."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -49,7 +44,6 @@ def _print_include_dir(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     *,
     rpc_socket: Annotated[
@@ -79,20 +73,27 @@ def root(
     opening.external_snapshots = opening.parse_external_snapshots(external_snapshot)
 
 
-app.command("create")(store_commands.create)
-app.command("mount")(mount_commands.mount)
-app.command("umount")(mount_commands.umount)
-app.command("serve")(serve_command.serve)
-app.command("info")(store_commands.info)
-app.command("ls")(store_commands.ls)
-app.add_typer(volume_commands.app, name="volume")
-app.command("snapshot")(volume_commands.snapshot)
-app.command("clone")(volume_commands.clone)
-app.add_typer(checksum_commands.app, name="checksum")
-app.command("diff")(copy_commands.diff)
-app.command("copy")(copy_commands.copy)
-app.command("jobs")(job_commands.jobs)
-app.command("rebuild")(rebuild_command.rebuild)
-app.command("check")(check_command.check)
-app.command("scrub")(scrub_command.scrub)
-app.command("map")(map_command.show_map)
+def make_app(verb: str | None = None) -> typer.Typer:
+    """The command line. Of a `verb` that there is only its own module is imported, which takes
+    a good part of the time of a short command."""
+    app = typer.Typer(
+        name="lvolfs",
+        help="SPDK logical volume stores as files: mount, snapshot, checksum, copy, rebuild.",
+        epilog=(
+            "TARGET is a store's path or the mount point of a mounted store. LVOL is a name, a "
+            "uuid or lvs/name. Sizes take K, M, G, T (powers of 1024). Exit status: 0 done, "
+            "1 failed, 2 wrong usage, 3 the data do not match."
+        ),
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(root)
+    for name in [verb] if verb in VERBS else VERBS:
+        module, _, attribute = VERBS[name].partition(".")
+        found = getattr(import_module(f"lvolfs.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    return app

@@ -1,22 +1,19 @@
 """Waits for a job and shows how far it is: a bar on a terminal, now and then a line elsewhere."""
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Any
-
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from typing import TYPE_CHECKING, Any
 
 from lvolfs.cli import output
 from lvolfs.cli.amounts import format_duration, format_size
 from lvolfs.cli.opening import Session
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 POLL = 0.1
 LINE_EVERY = 5.0
@@ -66,6 +63,14 @@ def progress(label: str) -> Any:
     if not sys.stderr.isatty():
         yield _Lines(label)
         return
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

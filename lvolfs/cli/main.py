@@ -6,7 +6,7 @@ import traceback
 
 from typer.exceptions import Abort, TyperException
 
-from lvolfs.cli.application import app
+from lvolfs.cli.application import make_app
 from lvolfs.cli.explanation import explain
 from lvolfs.cli.failure import DONE, FAILED, INTERRUPTED, USAGE, CommandFailedError
 from lvolfs.rpc.errors import RpcError
@@ -14,8 +14,11 @@ from lvolfs.rpc.errors import RpcError
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = app(arguments, prog_name="lvolfs", standalone_mode=False)
+        status = make_app(words[0] if words else None)(
+            arguments, prog_name="lvolfs", standalone_mode=False
+        )
     except TyperException as error:
         message = error.format_message()
         if message.startswith("Usage:"):

@@ -1,27 +1,35 @@
 """What commands print: one JSON document, or tables and lines for people.
 
 Results go to stdout, progress and messages to stderr. Colours and bars only on a terminal.
+rich is imported by what needs it: loading it takes longer than most commands with --json.
 """
+
+from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+    from rich.table import Table
 
 _PIPE_WIDTH = 10_000
 """Where nobody looks at a terminal nothing is wrapped or cut."""
 
 
 def stdout() -> Console:
+    from rich.console import Console
+
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=True)
 
 
 def stderr() -> Console:
+    from rich.console import Console
+
     width = None if sys.stderr.isatty() else _PIPE_WIDTH
     return Console(file=sys.stderr, width=width, highlight=False, soft_wrap=True)
 
@@ -42,6 +50,9 @@ def note(message: str) -> None:
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, right: str = "") -> Table:
     """A table whose columns named in `right` (separated by spaces) are right-aligned."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     grid = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     aligned = right.split()
     for column in columns:
@@ -54,6 +65,8 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, right: str =
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     """Names and values, one to a line."""
+    from rich.table import Table
+
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(no_wrap=True)
