@@ -26,5 +26,7 @@ cdef void hasher_begin(hasher_t *hasher) noexcept nogil
 cdef void hasher_add(hasher_t *hasher, const void *data, uint64_t length) noexcept nogil
 cdef uint64_t hasher_end(hasher_t *hasher) noexcept nogil
 
+# Of `length` zeros; 0 or -ENOMEM.
+cdef int zeros_checksum(int algorithm, uint64_t length, uint64_t *value) noexcept nogil
 # By its name; OSError(EINVAL) for one that there is not.
 cdef int algorithm_of(name) except -1

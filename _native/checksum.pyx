@@ -230,8 +230,13 @@ cdef int zeros_checksum(int algorithm, uint64_t length, uint64_t *value) noexcep
     cdef uint64_t room = min(length, <uint64_t> SLICE)
     cdef uint64_t done = 0
     cdef hasher_t hasher
-    cdef void *zeros = calloc(1, room if room else 1)
-    cdef int rc = hasher_make(&hasher, algorithm)
+    cdef void *zeros
+    cdef int rc
+    value[0] = 0
+    if algorithm == ALGORITHM_NONE:
+        return 0
+    zeros = calloc(1, room if room else 1)
+    rc = hasher_make(&hasher, algorithm)
     if zeros == NULL:
         rc = -ENOMEM
     if rc == 0:

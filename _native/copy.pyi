@@ -16,8 +16,9 @@ class CopyLoop:
     clusters: array("I") of indexes; actions: one byte each, COPY or UNMAP. UNMAP follows
     SPDK's rule when the destination is an lvol: a cluster it owns is freed, or zeroed if it
     has a parent, and one it does not own is left alone; files, devices and NBD exports read
-    as zeros there afterwards. The first error ends the copy; what was done stays and is in
-    the control's counters.
+    as zeros there afterwards. sparse: a cluster that is a hole at the source is unmapped at the
+    destination instead of written, for destinations where both mean zeros. The first error ends
+    the copy; what was done stays and is in the control's counters.
     """
 
     failed_cluster: int
@@ -32,6 +33,7 @@ class CopyLoop:
         control: Control,
         *,
         algorithm: Algorithm | None = None,
+        sparse: bool = False,
     ) -> None: ...
     def run(self) -> None:
         """Without the GIL, until all clusters are taken. OSError(ECANCELED) when cancelled;

@@ -9,14 +9,14 @@ from libc.string cimport memcpy
 
 from lvolfs._native.checksum cimport (
     ALGORITHM_NONE, algorithm_of, hasher_add, hasher_begin, hasher_end, hasher_free, hasher_make,
-    hasher_t,
+    hasher_t, zeros_checksum,
 )
 from lvolfs._native.control cimport (
     Control, background_enter, background_leave, control_pace, control_t, control_yield, now_seconds,
 )
 from lvolfs._native.endpoint cimport (
-    Endpoint, endpoint_flush, endpoint_gate, endpoint_has, endpoint_read, endpoint_start_writeback,
-    endpoint_t, endpoint_unmap_cluster, endpoint_write,
+    Endpoint, endpoint_flush, endpoint_gate, endpoint_has, endpoint_is_hole, endpoint_read,
+    endpoint_start_writeback, endpoint_t, endpoint_unmap_cluster, endpoint_write,
 )
 from lvolfs._native.sync cimport add64
 from lvolfs._native.work_list cimport (
@@ -43,6 +43,8 @@ cdef class CopyLoop:
     cdef Control control
     cdef uint32_t cluster_size
     cdef int algorithm
+    cdef bint sparse               # what is a hole at the source becomes one
+    cdef uint64_t zeros            # checksum of a cluster of zeros
     cdef work_list_t list
     cdef uint8_t *actions          # one for each item of the list
     cdef uint64_t *values          # the same
@@ -51,7 +53,7 @@ cdef class CopyLoop:
 
     def __cinit__(self, Endpoint source not None, Endpoint destination not None,
                   const uint32_t[::1] clusters not None, const uint8_t[::1] actions not None,
-                  cluster_size, Control control not None, *, algorithm=None):
+                  cluster_size, Control control not None, *, algorithm=None, sparse=False):
         cdef uint64_t count = clusters.shape[0]
         cdef Py_ssize_t i
         cdef int rc
@@ -64,6 +66,7 @@ cdef class CopyLoop:
         self.control = control
         self.cluster_size = cluster_size
         self.algorithm = ALGORITHM_NONE if algorithm is None else algorithm_of(algorithm)
+        self.sparse = sparse
         self.failed_cluster = -1
         self.failed_side = None
         for i in range(<Py_ssize_t> count):
@@ -73,6 +76,10 @@ cdef class CopyLoop:
         self.actions = <uint8_t *> malloc(max(count, <uint64_t> 1))
         self.values = <uint64_t *> malloc(max(count, <uint64_t> 1) * sizeof(uint64_t))
         if rc < 0 or self.actions == NULL or self.values == NULL:
+            raise MemoryError
+        with nogil:
+            rc = zeros_checksum(self.algorithm, self.cluster_size, &self.zeros)
+        if rc < 0:
             raise MemoryError
         if count:
             memcpy(self.actions, &actions[0], count)
@@ -129,9 +136,9 @@ cdef class CopyLoop:
             rc = control_pace(control, 0)
             if rc < 0:
                 break
-            hasher_begin(&hasher)
+            self.values[i] = 0
             if self.actions[i] == ACTION_COPY:
-                rc = self.copy_one(control, c, buf, &hasher, side)
+                rc = self.copy_one(control, c, buf, &hasher, &self.values[i], side)
             else:
                 background_enter()
                 rc = endpoint_unmap_cluster(&self.destination.raw, c, self.cluster_size)
@@ -141,7 +148,6 @@ cdef class CopyLoop:
             if rc < 0:
                 failed[0] = <int32_t> c
                 break
-            self.values[i] = hasher_end(&hasher)
             add64(&control.copied if self.actions[i] == ACTION_COPY else &control.unmapped, 1)
         if rc < 0:
             work_list_stop(&self.list)
@@ -150,7 +156,7 @@ cdef class CopyLoop:
         return rc
 
     cdef int copy_one(self, control_t *control, uint32_t c, void *buf, hasher_t *hasher,
-                      int *side) noexcept nogil:
+                      uint64_t *value, int *side) noexcept nogil:
         cdef endpoint_t *source = &self.source.raw
         cdef endpoint_t *destination = &self.destination.raw
         cdef uint64_t base = <uint64_t> c * self.cluster_size
@@ -161,6 +167,10 @@ cdef class CopyLoop:
         if rc < 0:
             side[0] = SIDE_SOURCE
             return rc
+        if self.sparse and endpoint_is_hole(source, c, self.cluster_size):
+            value[0] = self.zeros
+            return self.copy_hole(c, buf, side)
+        hasher_begin(hasher)
         while done < self.cluster_size:
             part = min(self.cluster_size - done, <uint64_t> SLICE)
             rc = control_pace(control, part)
@@ -186,7 +196,23 @@ cdef class CopyLoop:
             control_yield(control, endpoint_gate(source), took)
             control_yield(control, endpoint_gate(destination), took)
             done += part
+        value[0] = hasher_end(hasher)
         return 0
+
+    cdef int copy_hole(self, uint32_t c, void *buf, int *side) noexcept nogil:
+        cdef uint64_t last = (<uint64_t> c + 1) * self.cluster_size - 1
+        cdef int rc
+        background_enter()
+        # Past the end of a file that has shrunk there is no data either, but no zeros.
+        rc = endpoint_read(&self.source.raw, buf, last, 1)
+        if rc < 0:
+            side[0] = SIDE_SOURCE
+        else:
+            rc = endpoint_unmap_cluster(&self.destination.raw, c, self.cluster_size)
+            if rc < 0:
+                side[0] = SIDE_DESTINATION
+        background_leave()
+        return rc
 
     cdef int write_piece(self, const void *buf, uint64_t offset, uint64_t length) noexcept nogil:
         cdef endpoint_t *destination = &self.destination.raw

@@ -81,7 +81,15 @@ def shallow_copy(
 
     def work(job: Job) -> None:
         from_ = Endpoint.of_blob(source.blob, f"lvol '{source.name}'", own_layer=not deep)
-        loop = CopyLoop(from_, opened.endpoint, indexes, actions, store.cluster_size, job.control)
+        loop = CopyLoop(
+            from_,
+            opened.endpoint,
+            indexes,
+            actions,
+            store.cluster_size,
+            job.control,
+            sparse=opened.kind in {"file", "block device"},
+        )
         run_loop(loop, threads_for(parallel))
         loop.flush()
 

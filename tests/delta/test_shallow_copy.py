@@ -152,6 +152,18 @@ class TestToAFile:
         assert path.read_bytes() == chain.pread(SIZE, 0)
         assert path.stat().st_blocks * 512 <= 7 * CLUSTER
 
+    def test_what_is_a_hole_in_the_store_is_not_written(self, store, tmp_path):
+        """Of a thick volume, clusters that nobody ever wrote to."""
+        volume = store.create_volume("thick", SIZE, thick=True)
+        fill(volume, [1, 7])
+        snapshot = volume.snapshot("thick-snapshot")
+        path = make_file(tmp_path)
+        job = shallow_copy(snapshot, str(path))
+        finish(job)
+        assert (job.copied, job.bytes) == (12, 2 * CLUSTER)
+        assert path.read_bytes() == snapshot.pread(SIZE, 0)
+        assert path.stat().st_blocks * 512 <= 4 * CLUSTER
+
     def test_the_lock_is_released(self, chain, tmp_path):
         path = make_file(tmp_path)
         finish(shallow_copy(chain, path))
