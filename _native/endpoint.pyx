@@ -8,13 +8,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.types cimport off_t
 
-from lvolfs._native.cluster_map cimport blob_size, map_own
+from lvolfs._native.cluster_map cimport blob_size, blob_t, map_own
 from lvolfs._native.device cimport device_is_hole
 from lvolfs._native.blob cimport Blob
 from lvolfs._native.nbd cimport (
     NbdTarget, nbd_target_flush, nbd_target_read, nbd_target_write, nbd_target_zero,
 )
-from lvolfs._native.sync cimport gate_t
+from lvolfs._native.sync cimport gate_enter, gate_exit, gate_t
 from lvolfs._native.volume_io cimport (
     blob_flush, blob_read, blob_unmap, blob_unmap_cluster, blob_write,
 )
@@ -155,9 +155,30 @@ cdef int endpoint_unmap_cluster(endpoint_t *e, uint32_t c, uint32_t cluster_size
     return file_zero(e.fd, offset, cluster_size)
 
 
+cdef void blob_start_writeback(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef uint64_t within, piece
+    cdef uint32_t own, shard
+    while length:
+        within = offset % cluster_size
+        piece = min(length, cluster_size - within)
+        shard = gate_enter(&blob.store.gate)
+        own = map_own(blob, <uint32_t> (offset // cluster_size)) if offset < blob_size(blob) else 0
+        gate_exit(&blob.store.gate, shard)
+        # Outside of the gate: a full queue of the device would hold up whoever closes it.
+        if own:
+            sync_file_range(
+                blob.store.dev.fd, own * cluster_size + within, piece, SYNC_FILE_RANGE_WRITE
+            )
+        offset += piece
+        length -= piece
+
+
 cdef void endpoint_start_writeback(endpoint_t *e, uint64_t offset, uint64_t length) noexcept nogil:
     if e.kind == ENDPOINT_FILE:
         sync_file_range(e.fd, offset, length, SYNC_FILE_RANGE_WRITE)
+    elif e.kind == ENDPOINT_BLOB:
+        blob_start_writeback(e.blob, offset, length)
 
 
 cdef int endpoint_flush(endpoint_t *e) noexcept nogil:
