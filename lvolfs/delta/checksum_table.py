@@ -27,8 +27,9 @@ recognised: it counts as not registered.
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -43,6 +44,7 @@ CHECKSUM_XATTR: Final = "checksum"
 _VERSION: Final = 1
 _CHUNK_CLUSTERS: Final = 496
 _CHUNK_BITMAP: Final = _CHUNK_CLUSTERS // 8
+_BITS_OF: Final = [tuple(i for i in range(8) if byte >> i & 1) for byte in range(256)]
 _SUMMARY: Final = struct.Struct("<HHIIIIQ")
 _RECORD: Final = struct.Struct("<QI")
 
@@ -69,9 +71,8 @@ def bits_set(bitmap: bytes | bytearray) -> Iterator[int]:
     for number, byte in enumerate(bitmap):
         if byte:
             base = number << 3
-            for i in range(8):
-                if byte >> i & 1:
-                    yield base + i
+            for i in _BITS_OF[byte]:
+                yield base + i
 
 
 def without(bitmap: bytes | bytearray, other: bytes | bytearray) -> bytes:
@@ -169,9 +170,22 @@ def make_table(
 def digest(algorithm: Algorithm, cluster_size: int, registered: bytes, values: array[int]) -> int:
     """The snapshot checksum over the registered clusters."""
     clusters = array("I", bits_set(registered))
-    return snapshot_checksum(
-        algorithm, clusters, array("Q", (values[c] for c in clusters)), cluster_size
-    )
+    return snapshot_checksum(algorithm, clusters, _picked(values, clusters), cluster_size)
+
+
+def _picked(values: array[int], clusters: Sequence[int], first: int = 0) -> array[int]:
+    """The values of clusters, which count from `first` on; ascending and without repetition."""
+    if clusters and clusters[-1] == len(clusters) - 1:
+        return values[first : first + len(clusters)]
+    return array("Q", (values[first + c] for c in clusters))
+
+
+def _little(values: array[int]) -> array[int]:
+    """To or from little-endian."""
+    if sys.byteorder == "big":
+        values = values[:]
+        values.byteswap()
+    return values
 
 
 def encode_xattrs(table: ChecksumTable) -> dict[str, bytes]:
@@ -190,8 +204,7 @@ def encode_xattrs(table: ChecksumTable) -> dict[str, bytes]:
     for first in range(0, table.num_clusters, _CHUNK_CLUSTERS):
         bitmap = table.registered[first >> 3 : (first + _CHUNK_CLUSTERS) >> 3]
         if any(bitmap):
-            values = array("Q", (table.values[first + i] for i in bits_set(bitmap)))
-            packed = struct.pack(f"<{len(values)}Q", *values)
+            packed = _little(_picked(table.values, list(bits_set(bitmap)), first)).tobytes()
             found[f"{prefix}.{first // _CHUNK_CLUSTERS}"] = (
                 bitmap.ljust(_CHUNK_BITMAP, b"\0") + packed
             )
@@ -264,7 +277,11 @@ def _take_chunk(
         raise CorruptTableError(f"xattr {name} reaches past the last cluster")
     at = first >> 3
     registered[at : at + _CHUNK_BITMAP] = bitmap[: len(registered) - at]
-    for i, checksum in zip(indexes, struct.unpack(f"<{len(indexes)}Q", packed), strict=True):
+    checksums = _little(array("Q", packed))
+    if indexes and indexes[-1] == len(indexes) - 1:
+        values[first : first + len(indexes)] = checksums
+        return
+    for i, checksum in zip(indexes, checksums, strict=True):
         values[first + i] = checksum
 
 

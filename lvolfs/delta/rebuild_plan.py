@@ -7,7 +7,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lvolfs.delta.checksum_table import ALGORITHMS, ClusterChecksums, bits_set, without
+from lvolfs.delta.checksum_table import ALGORITHMS, ClusterChecksums, bit, bits_set, without
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,10 +54,8 @@ def differing_clusters(source: ChecksumTable, destination: ChecksumTable) -> byt
         todo[at] = here ^ there
     if count & 7:
         todo[-1] &= (1 << (count & 7)) - 1
-    for cluster in bits_set(source.owned):
-        if cluster >= destination.num_clusters:
-            break
-        if source.values[cluster] != destination.values[cluster]:
+    for cluster, (ours, other) in enumerate(zip(source.values, destination.values, strict=False)):
+        if ours != other and bit(source.owned, cluster):
             todo[cluster >> 3] |= 1 << (cluster & 7)
     return bytes(todo)
 
