@@ -28,6 +28,35 @@ struct lane_copy_file_range_out {
     uint64_t bytes_copied;
 };
 
+/*
+ * 7.42, kernel 6.14: FUSE over io_uring. Commands are IORING_OP_URING_CMD on the device's
+ * descriptor in a ring with 128-byte SQEs, with lane_ring_command in the SQE's 80 bytes.
+ */
+#define LANE_INIT_OVER_IO_URING (1ULL << 41)
+#define LANE_RING_REGISTER 1         /* SQE: addr = iovec[2] (head, payload), len = 2 */
+#define LANE_RING_COMMIT_AND_FETCH 2 /* the reply goes out, the next request comes in */
+
+struct lane_ring_command {
+    uint64_t flags;
+    uint64_t commit_id;
+    uint16_t queue;
+    uint8_t padding[6];
+};
+
+/* One entry's headers; its payload is apart. */
+struct lane_ring_head {
+    char header[128];   /* fuse_in_header, then fuse_out_header */
+    char argument[128]; /* the operation's fixed argument, if it has one */
+    uint64_t flags;
+    uint64_t commit_id;
+    uint32_t payload_size;
+    uint32_t padding;
+    uint64_t reserved;
+};
+
+_Static_assert(sizeof(struct lane_ring_command) == 24, "as the kernel has it");
+_Static_assert(sizeof(struct lane_ring_head) == 288, "as the kernel has it");
+
 static inline int lane_clone_device(int clone, int mounted) {
     uint32_t source = (uint32_t)mounted;
     return ioctl(clone, FUSE_DEV_IOC_CLONE, &source);

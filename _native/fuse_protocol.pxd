@@ -50,6 +50,7 @@ cdef extern from "fuse_protocol.h" nogil:
     const uint64_t FUSE_PARALLEL_DIROPS
     const uint64_t FUSE_POSIX_LOCKS
     const uint64_t FUSE_WRITEBACK_CACHE
+    const uint64_t LANE_INIT_OVER_IO_URING
 
     struct fuse_in_header:
         uint32_t len
@@ -159,5 +160,11 @@ cdef extern from "fuse_protocol.h" nogil:
         uint64_t parent
         uint32_t namelen
         uint32_t flags
+
+    struct lane_ring_head:
+        char header[128]
+        char argument[128]
+        uint64_t commit_id
+        uint32_t payload_size
 
     int lane_clone_device(int clone, int mounted) noexcept

@@ -23,13 +23,15 @@ class Counters(TypedDict):
 
 class Negotiated(TypedDict):
     """What INIT agreed on: INIT flags of the kernel and of our reply, limits in bytes and
-    requests, and whether volumes bypass the page cache."""
+    requests, whether volumes bypass the page cache, and whether requests come through
+    io_uring instead of reads."""
 
     offered: int
     accepted: int
     max_write: int
     max_background: int
     direct_io: bool
+    io_uring: bool
 
 class Lane:
     """A mounted FUSE connection whose data requests are answered by native threads.
@@ -49,8 +51,10 @@ class Lane:
         threads: int | None = None,
         max_background: int = 256,
         page_cache: bool = False,
+        io_uring: bool | None = False,
     ) -> None:
-        """Mounts. page_cache: volumes are read through the kernel's page cache.
+        """Mounts. page_cache: volumes are read through the kernel's page cache. io_uring: ask
+        the kernel for FUSE over io_uring; None: if this process may use io_uring.
 
         Raises OSError naming the mount point; libfuse prints why on stderr.
         """

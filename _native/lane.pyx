@@ -1,17 +1,18 @@
 """Native threads that answer the kernel's data requests and pass on all others.
 
     kernel  <-- clones of /dev/fuse -->  workers  <-- SOCK_SEQPACKET -->  pyfuse3
-                                            |
-                                            +------ SOCK_SEQPACKET -->  ioctl, grow (Python)
+            <-- FUSE over io_uring -->    rings     |
+                                                    +-- SOCK_SEQPACKET -->  ioctl, grow (Python)
 
 Here is the Python side: mounting, starting and stopping, handles, notifications, counters.
-The threads are in lane_threads, the answers in lane_requests.
+The threads are in lane_threads and lane_rings, the answers in lane_requests.
 """
 
 import os
 import socket
+from pathlib import Path
 
-from libc.errno cimport ECONNABORTED, EIO, EMFILE, ENODEV, ENOENT, errno
+from libc.errno cimport ECONNABORTED, EIO, EMFILE, ENODEV, ENOENT, ENOSYS, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -24,11 +25,12 @@ from lvolfs._native.fuse_protocol cimport (
     FUSE_NOTIFY_INVAL_INODE, fuse_notify_inval_inode_out, fuse_out_header, lane_clone_device,
 )
 from lvolfs._native.lane_requests cimport (
-    HANDLE_MARK, MAX_HANDLES, OPCODES, block_new, counters_t, handle_t, is_native,
+    HANDLE_MARK, MAX_HANDLES, OPCODES, block_new, counters_t, entry_t, handle_t, is_native,
 )
+from lvolfs._native.lane_rings cimport ring_free, ring_main, ring_new, ring_t, ring_wake
 from lvolfs._native.lane_threads cimport (
-    CALL_ENDED, CALL_GROW, CALL_IOCTL, MAX_WORKERS, lane_control_main, lane_replies_main, lane_t,
-    lane_worker_main, parked_t, pthread_t, worker_t,
+    CALL_ENDED, CALL_GROW, CALL_IOCTL, MAX_RING_ENTRIES, MAX_RINGS, MAX_WORKERS, RINGS_RUN,
+    lane_control_main, lane_replies_main, lane_t, lane_worker_main, parked_t, pthread_t, worker_t,
 )
 from lvolfs._native.sync cimport (
     add32, load32, load64, pthread_mutex_destroy, pthread_mutex_init, store32, store64, sub32,
@@ -123,8 +125,18 @@ cdef void _count(counters_t *counters, dict requests, dict errors, list totals):
     totals[2] += load64(&counters.replies_lost)
 
 
+def _possible_processors():
+    """Their numbers: the kernel has an io_uring queue for each."""
+    numbers = []
+    for part in Path("/sys/devices/system/cpu/possible").read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
+
+
 cdef class Lane:
     cdef lane_t lane
+    cdef ring_t *rings[MAX_RINGS]
     cdef readonly str mountpoint
     cdef int pyfuse3_fd
     cdef readonly int control_fd
@@ -144,7 +156,7 @@ cdef class Lane:
         pthread_mutex_init(&self.lane.parked_mutex, NULL)
 
     def __init__(self, mountpoint, options, *, threads=None, max_background=256,
-                 bint page_cache=False):
+                 bint page_cache=False, io_uring=False):
         cdef bytes where = os.fsencode(mountpoint)
         cdef bytes how = os.fsencode(options)
         cdef const char *where_text = where
@@ -158,6 +170,12 @@ cdef class Lane:
         self.lane.handles = <handle_t *> calloc(MAX_HANDLES, sizeof(handle_t))
         if self.lane.handles == NULL:
             raise MemoryError
+        if io_uring is not False:
+            try:
+                self._make_rings()
+            except OSError:
+                if io_uring:
+                    raise
         self.lane.pyfuse3_socket, self.pyfuse3_fd = _socket_pair()
         self.lane.control_socket, self.control_fd = _socket_pair()
         with nogil:
@@ -168,7 +186,35 @@ cdef class Lane:
             raise OSError(error or EIO, f"cannot mount on '{mountpoint}': {os.strerror(error or EIO)}")
         os.set_inheritable(self.lane.fd, False)
 
+    cdef _make_rings(self):
+        """A few for each of the kernel's queues; OSError where io_uring is not to be had."""
+        cdef int error = 0
+        cdef ring_t *ring
+        processors = _possible_processors()
+        each = min(4, MAX_RINGS // len(processors))
+        if each == 0:
+            raise OSError(ENOSYS, f"more than {MAX_RINGS} processors")
+        self.lane.entries = <entry_t **> calloc(MAX_RINGS * MAX_RING_ENTRIES, sizeof(entry_t *))
+        if self.lane.entries == NULL:
+            raise MemoryError
+        for queue in range(len(processors)):
+            for _number in range(each):
+                ring = ring_new(&self.lane, queue, &error)
+                if ring == NULL:
+                    self._free_rings()
+                    raise OSError(-error, f"cannot set up io_uring: {os.strerror(-error)}")
+                self.rings[ring.index] = ring
+
+    cdef _free_rings(self):
+        cdef uint32_t i
+        for i in range(self.lane.ring_count):
+            ring_free(self.rings[i])
+        self.lane.ring_count = 0
+        free(self.lane.entries)
+        self.lane.entries = NULL
+
     def __dealloc__(self):
+        self._free_rings()
         free(self.lane.handles)
         pthread_mutex_destroy(&self.lane.parked_mutex)
 
@@ -188,6 +234,7 @@ cdef class Lane:
             self.lane.parked = parked.next
             free(parked.request.block)
             free(parked)
+        self._free_rings()
         for fd in (self.lane.fd, self.lane.pyfuse3_socket, self.lane.control_socket,
                    self.pyfuse3_fd, self.control_fd):
             if fd >= 0:
@@ -237,6 +284,14 @@ cdef class Lane:
         self.replies_run = True
         self._start_thread(&self.lane.control_thread, lane_control_main, &self.lane)
         self.control_runs = True
+        for i in range(self.lane.ring_count):
+            self.lane.rings_alive += 1
+            try:
+                self._start_thread(&self.rings[i].thread, ring_main, self.rings[i])
+            except OSError:
+                self.lane.rings_alive -= 1
+                raise
+            self.rings[i].running = True
         # Counted before the first one runs: the last one to end says so.
         self.lane.alive = self.lane.count
         for i in range(self.lane.count):
@@ -263,10 +318,12 @@ cdef class Lane:
         with nogil:
             store32(&self.lane.stopping, 1)
             # A signal can arrive just before the read that it is to end: repeat it.
-            while load32(&self.lane.alive):
+            while load32(&self.lane.alive) or load32(&self.lane.rings_alive):
                 for i in range(self.lane.count):
                     if self.lane.workers[i].running:
                         lane_wake(self.lane.workers[i].thread)
+                for i in range(self.lane.ring_count):
+                    ring_wake(self.rings[i])
                 usleep(1000)
             shutdown(self.lane.pyfuse3_socket, SHUT_RDWR)
             shutdown(self.lane.control_socket, SHUT_RDWR)
@@ -275,6 +332,10 @@ cdef class Lane:
                 if worker.running:
                     pthread_join(worker.thread, NULL)
                     worker.running = False
+            for i in range(self.lane.ring_count):
+                if self.rings[i].running:
+                    pthread_join(self.rings[i].thread, NULL)
+                    self.rings[i].running = False
             if self.replies_run:
                 pthread_join(self.lane.replies_thread, NULL)
             if self.control_runs:
@@ -363,6 +424,8 @@ cdef class Lane:
         cdef uint32_t i
         for i in range(self.lane.count):
             _count(&self.lane.workers[i].counters, requests, errors, totals)
+        for i in range(self.lane.ring_count):
+            _count(&self.rings[i].counters, requests, errors, totals)
         _count(&self.lane.control_counters, requests, errors, totals)
         return {"requests": requests, "errors": errors, "bytes_read": totals[0],
                 "bytes_written": totals[1], "replies_lost": totals[2]}
@@ -370,4 +433,5 @@ cdef class Lane:
     def negotiated(self):
         return {"offered": self.lane.offered, "accepted": self.lane.accepted,
                 "max_write": self.lane.max_write, "max_background": self.lane.max_background,
-                "direct_io": bool(self.lane.direct_io)}
+                "direct_io": bool(self.lane.direct_io),
+                "io_uring": load32(&self.lane.rings_state) == RINGS_RUN}

@@ -7,13 +7,16 @@ A request lies in a block of its own, so that its data are page-aligned:
     block + PAGE - 16    fuse_out_header of a reply with data
 
 One block holds one request from its arrival to its reply.
+
+A request that came through io_uring lies in an entry instead: headers and data apart, at
+places that the kernel knows, and the reply takes the request's place.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from lvolfs._native.cluster_map cimport blob_t
 from lvolfs._native.device cimport device_t
-from lvolfs._native.fuse_protocol cimport fuse_in_header
+from lvolfs._native.fuse_protocol cimport fuse_in_header, lane_ring_head
 
 cdef enum:
     PAGE = 4096
@@ -52,15 +55,38 @@ ctypedef struct counters_t:
     uint64_t replies_lost    # the kernel refused a reply, other than for an interrupt
 
 
+# Replies of other threads to entries of one ring: they wait here for the ring's own thread.
+ctypedef struct inbox_t:
+    entry_t *first
+    int eventfd
+
+
+# One place for a request in flight through io_uring, with buffers of its own.
+ctypedef struct entry_t:
+    lane_ring_head *head
+    char *payload            # MAX_WRITE bytes
+    inbox_t *inbox
+    uint64_t unique          # of the request in it
+    uint32_t index           # in the lane's table
+    uint16_t queue           # the kernel's, one for each possible CPU
+    bint detached            # Python has it: the reply comes from another thread
+    bint answered            # by its own thread: to be committed
+    entry_t *next            # in the inbox
+
+
 ctypedef struct request_t:
+    fuse_in_header *head
+    char *argument           # fixed part
+    char *data               # of a WRITE, or room for a READ's
+    uint32_t data_size       # bytes of it that came
+    char *ioctl_data         # of an IOCTL
+    entry_t *entry           # where it came through io_uring, otherwise:
     char *block
     int fd                   # the clone that it came from
+    uint32_t worker          # whose that is
     uint64_t grow_to         # after MUST_GROW: bytes that the volume must have
     uint64_t grow_fh         # ... and which handle's volume
 
-
-cdef inline fuse_in_header *request_head(request_t *request) noexcept nogil:
-    return <fuse_in_header *> (request.block + PAGE - REQUEST_HEAD)
 
 cdef inline bint is_native(uint64_t fh) noexcept nogil:
     return fh >> 48 == HANDLE_MARK
@@ -68,11 +94,17 @@ cdef inline bint is_native(uint64_t fh) noexcept nogil:
 cdef char *block_new() noexcept nogil
 # Whether a request of `got` bytes, a whole header at least, is as long as it says, and has all
 # the arguments that are looked at here.
-cdef bint request_is_whole(fuse_in_header *head, size_t got) noexcept nogil
+cdef bint request_is_whole(request_t *request, size_t got) noexcept nogil
 # A reply without data; error is 0 or -errno.
-cdef void reply_status(int fd, uint64_t unique, int error, counters_t *counters) noexcept nogil
-cdef void reply_bytes(int fd, uint64_t unique, const void *data, uint32_t size,
+cdef void reply_status(request_t *request, int error, counters_t *counters) noexcept nogil
+# A reply with `size` bytes from anywhere.
+cdef void reply_bytes(request_t *request, const void *data, uint32_t size,
                       counters_t *counters) noexcept nogil
+# To the kernel by a descriptor: a whole message.
+cdef void send_reply(int fd, const char *reply, uint32_t size, counters_t *counters) noexcept nogil
+# Fills in an entry's reply and hands it to the thread that commits it. The data may be in
+# place already.
+cdef void entry_reply(entry_t *entry, int error, const void *data, uint32_t size) noexcept nogil
 # Answers a request if it is one on a native handle. NOT_NATIVE and MUST_GROW leave it as
 # it was.
 cdef int answer_request(handle_t *handles, request_t *request,

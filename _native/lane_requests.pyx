@@ -2,13 +2,13 @@
 
 from libc.errno cimport EBADF, EINTR, EINVAL, ENOENT, ENXIO, EOPNOTSUPP, EROFS, errno
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.unistd cimport write
 
 from lvolfs._native.cluster_map cimport blob_size, map_seek
 from lvolfs._native.device cimport device_flush, device_pread, device_pwrite, device_zero
 from lvolfs._native.fuse_protocol cimport *
-from lvolfs._native.sync cimport add32, add64, load64, sub32
+from lvolfs._native.sync cimport add32, add64, cas_pointer, load64, load_pointer, sub32
 from lvolfs._native.volume_io cimport (
     blob_allocate, blob_flush, blob_read, blob_unmap, blob_write, blob_write_zeroes,
 )
@@ -34,7 +34,7 @@ cdef char *block_new() noexcept nogil:
     return <char *> aligned_alloc(PAGE, BLOCK_SIZE)
 
 
-cdef void _send_reply(int fd, const char *reply, uint32_t size, counters_t *counters) noexcept nogil:
+cdef void send_reply(int fd, const char *reply, uint32_t size, counters_t *counters) noexcept nogil:
     while write(fd, reply, size) < 0:
         if errno == EINTR:
             continue
@@ -43,23 +43,70 @@ cdef void _send_reply(int fd, const char *reply, uint32_t size, counters_t *coun
         return
 
 
-cdef void reply_status(int fd, uint64_t unique, int error, counters_t *counters) noexcept nogil:
+cdef void _push(inbox_t *inbox, entry_t *entry) noexcept nogil:
+    cdef uint64_t one = 1
+    cdef entry_t *first
+    while True:
+        first = <entry_t *> load_pointer(<void **> &inbox.first)
+        entry.next = first
+        if cas_pointer(<void **> &inbox.first, first, entry):
+            break
+    # The thread takes all at once: who finds it empty wakes it.
+    if first == NULL:
+        write(inbox.eventfd, &one, sizeof(one))
+
+
+cdef void entry_reply(entry_t *entry, int error, const void *data, uint32_t size) noexcept nogil:
+    cdef fuse_out_header *out = <fuse_out_header *> entry.head.header
+    if size and data != entry.payload:
+        memcpy(entry.payload, data, size)
+    memset(out, 0, sizeof(out[0]))
+    out.len = <uint32_t> (sizeof(out[0]) + size)
+    out.error = error
+    out.unique = entry.unique
+    entry.head.payload_size = size
+    if entry.detached:
+        _push(entry.inbox, entry)
+    else:
+        entry.answered = True
+
+
+cdef void reply_status(request_t *request, int error, counters_t *counters) noexcept nogil:
     cdef fuse_out_header out
+    if request.entry != NULL:
+        entry_reply(request.entry, error, NULL, 0)
+        return
     out.len = sizeof(out)
     out.error = error
-    out.unique = unique
-    _send_reply(fd, <const char *> &out, sizeof(out), counters)
+    out.unique = request.head.unique
+    send_reply(request.fd, <const char *> &out, sizeof(out), counters)
 
 
-cdef void reply_bytes(int fd, uint64_t unique, const void *data, uint32_t size,
+cdef void reply_bytes(request_t *request, const void *data, uint32_t size,
                       counters_t *counters) noexcept nogil:
     cdef char message[256]
     cdef fuse_out_header *out = <fuse_out_header *> message
+    if request.entry != NULL:
+        entry_reply(request.entry, 0, data, size)
+        return
     out.len = sizeof(fuse_out_header) + size
     out.error = 0
-    out.unique = unique
+    out.unique = request.head.unique
     memcpy(message + sizeof(fuse_out_header), data, size)
-    _send_reply(fd, message, out.len, counters)
+    send_reply(request.fd, message, out.len, counters)
+
+
+cdef void _reply_data(request_t *request, uint32_t size, counters_t *counters) noexcept nogil:
+    """With what lies in request.data; in a block, there is room for the header before it."""
+    cdef fuse_out_header *out = <fuse_out_header *> (request.data - sizeof(fuse_out_header))
+    cdef uint64_t unique = request.head.unique
+    if request.entry != NULL:
+        entry_reply(request.entry, 0, request.data, size)
+        return
+    out.len = <uint32_t> (sizeof(fuse_out_header) + size)
+    out.error = 0
+    out.unique = unique
+    send_reply(request.fd, <const char *> out, out.len, counters)
 
 
 # -- what a request has to bring along
@@ -88,14 +135,26 @@ cdef size_t _least(fuse_in_header *head) noexcept nogil:
     return 0
 
 
-cdef bint request_is_whole(fuse_in_header *head, size_t got) noexcept nogil:
+cdef bint request_is_whole(request_t *request, size_t got) noexcept nogil:
+    cdef fuse_in_header *head = request.head
     cdef size_t arguments = got - sizeof(fuse_in_header)
-    cdef fuse_ioctl_in *ioctl
-    if head.len != got or head.unique >> KERNEL_BITS or arguments < _least(head):
+    cdef size_t rest
+    cdef size_t data
+    if head.len != got or got < sizeof(fuse_in_header) or head.unique >> KERNEL_BITS:
+        return False
+    if request.entry != NULL:
+        # The fixed argument is apart from what follows it.
+        if arguments < request.data_size:
+            return False
+        arguments -= request.data_size
+        if arguments > sizeof(request.entry.head.argument):
+            return False
+    if arguments < _least(head):
         return False
     if head.opcode == FUSE_IOCTL:
-        ioctl = <fuse_ioctl_in *> (head + 1)
-        return ioctl.in_size <= arguments - sizeof(fuse_ioctl_in)
+        rest = arguments - sizeof(fuse_ioctl_in)
+        data = request.data_size if request.entry != NULL else rest
+        return (<fuse_ioctl_in *> request.argument).in_size <= data
     return True
 
 
@@ -147,13 +206,10 @@ cdef int _flush(handle_t *handle) noexcept nogil:
 # -- one function a request; each returns an outcome, or replies by itself
 
 cdef int _on_read(handle_t *handle, request_t *request, counters_t *counters) noexcept nogil:
-    cdef fuse_read_in *arg = <fuse_read_in *> (request_head(request) + 1)
-    cdef uint64_t unique = request_head(request).unique
+    cdef fuse_read_in *arg = <fuse_read_in *> request.argument
     cdef uint64_t offset = arg.offset
     cdef uint64_t size = arg.size
     cdef uint64_t end = _size(handle)
-    cdef char *data = request.block + PAGE
-    cdef fuse_out_header *out = <fuse_out_header *> (data - sizeof(fuse_out_header))
     cdef int error = 0
     if size > MAX_WRITE:
         size = MAX_WRITE
@@ -162,27 +218,23 @@ cdef int _on_read(handle_t *handle, request_t *request, counters_t *counters) no
     elif size > end - offset:
         size = end - offset
     if size:
-        error = _read(handle, data, offset, size)
+        error = _read(handle, request.data, offset, size)
     if error:
         add64(&counters.errors[FUSE_READ], 1)
-        reply_status(request.fd, unique, error, counters)
+        reply_status(request, error, counters)
         return ANSWERED
     add64(&counters.bytes_read, size)
-    out.len = <uint32_t> (sizeof(fuse_out_header) + size)
-    out.error = 0
-    out.unique = unique
-    _send_reply(request.fd, <const char *> out, out.len, counters)
+    _reply_data(request, <uint32_t> size, counters)
     return ANSWERED
 
 
 cdef int _on_write(handle_t *handle, request_t *request, counters_t *counters) noexcept nogil:
-    cdef fuse_write_in *arg = <fuse_write_in *> (request_head(request) + 1)
-    cdef uint64_t unique = request_head(request).unique
+    cdef fuse_write_in *arg = <fuse_write_in *> request.argument
     cdef uint64_t offset = arg.offset
     cdef uint64_t size = arg.size
     cdef fuse_write_out out
     cdef int error
-    if request_head(request).len != REQUEST_HEAD + size or size > MAX_WRITE:
+    if request.data_size != size or size > MAX_WRITE:
         error = -EINVAL
     elif not handle.may_write:
         error = -EROFS
@@ -193,18 +245,18 @@ cdef int _on_write(handle_t *handle, request_t *request, counters_t *counters) n
         request.grow_fh = arg.fh
         return MUST_GROW
     else:
-        error = _write(handle, request.block + PAGE, offset, size)
+        error = _write(handle, request.data, offset, size)
         # The kernel does not always send an FSYNC after a synchronous direct write.
         if error == 0 and arg.flags & O_DSYNC:
             error = _flush(handle)
     if error:
         add64(&counters.errors[FUSE_WRITE], 1)
-        reply_status(request.fd, unique, error, counters)
+        reply_status(request, error, counters)
         return ANSWERED
     add64(&counters.bytes_written, size)
     out.size = <uint32_t> size
     out.padding = 0
-    reply_bytes(request.fd, unique, &out, sizeof(out), counters)
+    reply_bytes(request, &out, sizeof(out), counters)
     return ANSWERED
 
 
@@ -230,7 +282,7 @@ cdef int _fallocate(handle_t *handle, uint32_t mode, uint64_t offset, uint64_t l
 
 
 cdef int _on_fallocate(handle_t *handle, request_t *request, counters_t *counters) noexcept nogil:
-    cdef fuse_fallocate_in *arg = <fuse_fallocate_in *> (request_head(request) + 1)
+    cdef fuse_fallocate_in *arg = <fuse_fallocate_in *> request.argument
     cdef int error
     if not handle.may_write:
         error = -EROFS
@@ -245,13 +297,12 @@ cdef int _on_fallocate(handle_t *handle, request_t *request, counters_t *counter
         error = _fallocate(handle, arg.mode, arg.offset, arg.length)
     if error:
         add64(&counters.errors[FUSE_FALLOCATE], 1)
-    reply_status(request.fd, request_head(request).unique, error, counters)
+    reply_status(request, error, counters)
     return ANSWERED
 
 
 cdef int _on_lseek(handle_t *handle, request_t *request, counters_t *counters) noexcept nogil:
-    cdef fuse_lseek_in *arg = <fuse_lseek_in *> (request_head(request) + 1)
-    cdef uint64_t unique = request_head(request).unique
+    cdef fuse_lseek_in *arg = <fuse_lseek_in *> request.argument
     cdef fuse_lseek_out out
     cdef long found
     if arg.whence != SEEK_DATA and arg.whence != SEEK_HOLE:
@@ -263,10 +314,10 @@ cdef int _on_lseek(handle_t *handle, request_t *request, counters_t *counters) n
     else:
         found = arg.offset if arg.whence == SEEK_DATA else handle.device.size
     if found < 0:
-        reply_status(request.fd, unique, <int> found, counters)
+        reply_status(request, <int> found, counters)
         return ANSWERED
     out.offset = found
-    reply_bytes(request.fd, unique, &out, sizeof(out), counters)
+    reply_bytes(request, &out, sizeof(out), counters)
     return ANSWERED
 
 
@@ -304,9 +355,8 @@ cdef long _copy(handle_t *source, uint64_t source_offset, handle_t *target, uint
 
 cdef int _on_copy(handle_t *source, handle_t *target, request_t *request,
                   counters_t *counters) noexcept nogil:
-    cdef fuse_copy_file_range_in *arg = <fuse_copy_file_range_in *> (request_head(request) + 1)
-    cdef uint64_t unique = request_head(request).unique
-    cdef uint32_t opcode = request_head(request).opcode
+    cdef fuse_copy_file_range_in *arg = <fuse_copy_file_range_in *> request.argument
+    cdef uint32_t opcode = request.head.opcode
     cdef fuse_copy_file_range_in copy = arg[0]
     cdef uint64_t end = _size(source)
     cdef uint64_t length = 0
@@ -328,25 +378,25 @@ cdef int _on_copy(handle_t *source, handle_t *target, request_t *request,
         request.grow_fh = copy.fh_out
         return MUST_GROW
     else:
-        copied = _copy(source, copy.off_in, target, copy.off_out, length, request.block + PAGE)
+        copied = _copy(source, copy.off_in, target, copy.off_out, length, request.data)
     if copied < 0:
         add64(&counters.errors[FUSE_COPY_FILE_RANGE], 1)
-        reply_status(request.fd, unique, <int> copied, counters)
+        reply_status(request, <int> copied, counters)
         return ANSWERED
     add64(&counters.bytes_read, copied)
     add64(&counters.bytes_written, copied)
     if opcode == LANE_FUSE_COPY_FILE_RANGE_64:
         wide.bytes_copied = copied
-        reply_bytes(request.fd, unique, &wide, sizeof(wide), counters)
+        reply_bytes(request, &wide, sizeof(wide), counters)
     else:
         narrow.size = <uint32_t> copied
         narrow.padding = 0
-        reply_bytes(request.fd, unique, &narrow, sizeof(narrow), counters)
+        reply_bytes(request, &narrow, sizeof(narrow), counters)
     return ANSWERED
 
 
 cdef int _answer_copy(handle_t *handles, request_t *request, counters_t *counters) noexcept nogil:
-    cdef fuse_copy_file_range_in *arg = <fuse_copy_file_range_in *> (request_head(request) + 1)
+    cdef fuse_copy_file_range_in *arg = <fuse_copy_file_range_in *> request.argument
     cdef handle_t *source = _enter(handles, arg.fh_in)
     cdef handle_t *target = _enter(handles, arg.fh_out)
     cdef int outcome = ANSWERED
@@ -354,7 +404,7 @@ cdef int _answer_copy(handle_t *handles, request_t *request, counters_t *counter
         outcome = _on_copy(source, target, request, counters)
     else:
         # The kernel then copies with reads and writes.
-        reply_status(request.fd, request_head(request).unique, -EOPNOTSUPP, counters)
+        reply_status(request, -EOPNOTSUPP, counters)
     if source != NULL:
         _leave(source)
     if target != NULL:
@@ -364,7 +414,7 @@ cdef int _answer_copy(handle_t *handles, request_t *request, counters_t *counter
 
 cdef int answer_request(handle_t *handles, request_t *request,
                         counters_t *counters) noexcept nogil:
-    cdef fuse_in_header *head = request_head(request)
+    cdef fuse_in_header *head = request.head
     cdef uint32_t opcode = head.opcode
     # All arguments with a handle, other than COPY_FILE_RANGE's, begin with it.
     cdef uint64_t fh
@@ -376,16 +426,16 @@ cdef int answer_request(handle_t *handles, request_t *request,
     if (opcode != FUSE_READ and opcode != FUSE_WRITE and opcode != FUSE_FSYNC
             and opcode != FUSE_FLUSH and opcode != FUSE_FALLOCATE and opcode != FUSE_LSEEK):
         return NOT_NATIVE
-    fh = (<uint64_t *> (head + 1))[0]
+    fh = (<uint64_t *> request.argument)[0]
     if not is_native(fh):
         if opcode == FUSE_FALLOCATE or opcode == FUSE_LSEEK:
             # pyfuse3 would say ENOSYS, which the kernel remembers for the whole mount.
-            reply_status(request.fd, head.unique, -EOPNOTSUPP, counters)
+            reply_status(request, -EOPNOTSUPP, counters)
             return ANSWERED
         return NOT_NATIVE
     handle = _enter(handles, fh)
     if handle == NULL:
-        reply_status(request.fd, head.unique, -EBADF, counters)
+        reply_status(request, -EBADF, counters)
         return ANSWERED
     if opcode == FUSE_READ:
         outcome = _on_read(handle, request, counters)
@@ -404,6 +454,6 @@ cdef int answer_request(handle_t *handles, request_t *request,
             error = -(<int> handle.blob.failed)
         if error:
             add64(&counters.errors[opcode], 1)
-        reply_status(request.fd, head.unique, error, counters)
+        reply_status(request, error, counters)
     _leave(handle)
     return outcome

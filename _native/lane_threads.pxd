@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from lvolfs._native.lane_requests cimport counters_t, handle_t, request_t
+from lvolfs._native.lane_requests cimport counters_t, entry_t, handle_t, inbox_t, request_t
 from lvolfs._native.sync cimport pthread_mutex_t
 
 cdef extern from "<pthread.h>" nogil:
@@ -10,6 +10,13 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef enum:
     MAX_WORKERS = 64
+    MAX_RINGS = 256
+    # Entries of one ring: one that waits, all others with Python.
+    MAX_RING_ENTRIES = 64
+    # Whether requests come through io_uring: known when INIT is answered.
+    RINGS_UNDECIDED = 0
+    RINGS_RUN = 1
+    RINGS_UNUSED = 2
     # Kinds of call to Python.
     CALL_IOCTL = 1
     CALL_GROW = 2
@@ -70,6 +77,11 @@ ctypedef struct lane_t:
     worker_t *workers[MAX_WORKERS]
     uint32_t alive       # workers that still read
     uint32_t stopping
+    uint32_t ring_count
+    uint32_t rings_alive
+    uint32_t rings_state
+    inbox_t *inboxes[MAX_RINGS]
+    entry_t **entries    # of all rings; NULL without rings
     pthread_t replies_thread
     pthread_t control_thread
     counters_t control_counters
@@ -85,6 +97,12 @@ ctypedef struct lane_t:
     bint direct_io       # volumes are opened with FOPEN_DIRECT_IO
 
 
+# Makes a native thread fit to serve file systems that lie on our volumes.
+cdef void lane_protect_thread() noexcept nogil
+# Answers a request or hands it on. `block` points to the reader's block, which a request that
+# has to wait takes along (another one takes its place); NULL for one in an entry.
+cdef void lane_handle(lane_t *lane, counters_t *counters, request_t *request,
+                      char **block) noexcept nogil
 # Reads requests until the connection ends; argument: a worker_t.
 cdef void *lane_worker_main(void *argument) noexcept nogil
 # Writes pyfuse3's replies to the kernel until the socket is shut down; a lane_t.

@@ -2,6 +2,9 @@
 
 import errno
 from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+Transport = Literal["auto", "dev", "uring"]
 
 # Of mount(8), fstab and systemd; they mean nothing here, or are on in any case.
 _IGNORED = frozenset(
@@ -35,7 +38,9 @@ _PASSED = frozenset({"noexec", "noatime", "sync", "dirsync"})
 class MountOptions:
     """threads: of the lane, None = twice the processors, at least 4. max_background: how many
     asynchronous requests the kernel keeps in flight. page_cache: reads go through the kernel's
-    page cache, as they do in any case on kernels before 6.6; writes still go through at once."""
+    page cache, as they do in any case on kernels before 6.6; writes still go through at once.
+    transport: how requests come from the kernel, by reads of /dev/fuse or through io_uring;
+    auto takes io_uring where the kernel offers it."""
 
     read_only: bool = False
     allow_other: bool = False
@@ -43,6 +48,7 @@ class MountOptions:
     max_background: int = 256
     page_cache: bool = False
     passed: tuple[str, ...] = ()
+    transport: Transport = "auto"
 
     @classmethod
     def parse(cls, text: str) -> "MountOptions":
@@ -51,6 +57,7 @@ class MountOptions:
         threads: int | None = None
         max_background = 256
         passed = []
+        transport: Transport = "auto"
         for option in filter(None, (part.strip() for part in text.split(","))):
             name, _, value = option.partition("=")
             if name == "ro":
@@ -65,15 +72,24 @@ class MountOptions:
                 threads = _number(option, value, 64)
             elif name == "max_background":
                 max_background = _number(option, value, 65535)
+            elif name == "transport":
+                if value not in get_args(Transport):
+                    raise OSError(
+                        errno.EINVAL,
+                        f"mount option {option!r}: there are {', '.join(get_args(Transport))}",
+                    )
+                transport = cast("Transport", value)
             elif name in _PASSED:
                 passed.append(option)
             elif name not in _IGNORED and not name.startswith(("x-", "comment")):
                 raise OSError(
                     errno.EINVAL,
                     f"mount option {option!r} is not known; there are ro, allow_other, "
-                    f"page_cache, threads=N, max_background=N and {', '.join(sorted(_PASSED))}",
+                    f"page_cache, threads=N, max_background=N, transport=auto|dev|uring and {', '.join(sorted(_PASSED))}",
                 )
-        return cls(read_only, allow_other, threads, max_background, page_cache, tuple(passed))
+        return cls(
+            read_only, allow_other, threads, max_background, page_cache, tuple(passed), transport
+        )
 
     def for_fuse(self, store_path: str, *, read_only: bool) -> str:
         """As libfuse and fusermount3 take them."""

@@ -20,7 +20,7 @@ from lvolfs.mount import mountpoint as mounts
 from lvolfs.mount.control_channel import ControlChannel
 from lvolfs.mount.invalidation import Invalidator
 from lvolfs.mount.metrics import Metrics
-from lvolfs.mount.options import MountOptions
+from lvolfs.mount.options import MountOptions, Transport
 from lvolfs.mount.status_files import StatusFiles
 from lvolfs.mount.tree import Tree
 
@@ -84,6 +84,16 @@ def _users_may_allow_other() -> bool:
     return any(line.strip() == "user_allow_other" for line in lines)
 
 
+def _io_uring(transport: Transport) -> bool | None:
+    """As Lane takes it. Where the kernel is known not to offer it, auto spares the rings."""
+    if transport == "auto":
+        with contextlib.suppress(OSError):
+            if Path("/sys/module/fuse/parameters/enable_uring").read_text().strip() == "Y":
+                return None
+        return False
+    return transport == "uring"
+
+
 class Session:
     """A mounted store. The store stays open when the session ends."""
 
@@ -97,8 +107,10 @@ class Session:
             threads=options.threads,
             max_background=options.max_background,
             page_cache=options.page_cache,
+            io_uring=_io_uring(options.transport),
         )
         self._mounted = True
+        self._needs_io_uring = options.transport == "uring"
         self._ending = contextlib.ExitStack()
         try:
             self._begin(options)
@@ -133,11 +145,23 @@ class Session:
             nursery.start_soon(self._end_on_signal, end)
             # The first answer proves that the kernel and we agree.
             await trio.to_thread.run_sync(os.stat, self.mountpoint, abandon_on_cancel=True)
+            self._check_transport()
             for task in tasks:
                 await nursery.start(task)
             if on_ready is not None:
                 on_ready()
             _log.info("store %s is mounted on %s", self.store.path, self.mountpoint)
+
+    def _check_transport(self) -> None:
+        if self.lane.negotiated()["io_uring"]:
+            _log.info("%s: requests come through io_uring", self.mountpoint)
+        elif self._needs_io_uring:
+            raise OSError(
+                errno.EOPNOTSUPP,
+                f"cannot mount on '{self.mountpoint}' with transport=uring: the kernel (6.14 or "
+                "newer) offers FUSE over io_uring when root has written Y to "
+                "/sys/module/fuse/parameters/enable_uring",
+            )
 
     async def _serve_control(self, end: Callable[[], None]) -> None:
         await ControlChannel(self.lane, self.tree).serve()

@@ -33,6 +33,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+ENABLE_URING = Path("/sys/module/fuse/parameters/enable_uring")
+
+# For tests that have to pass however requests come from the kernel.
+both_transports = pytest.mark.parametrize("transport", ["dev", "uring"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def fuse_over_io_uring() -> Iterator[str | None]:
+    """Switches it on if need be and allowed; why it is not to be had, or None."""
+    before = ENABLE_URING.read_text().strip() if ENABLE_URING.exists() else None
+    if before is None:
+        yield "the kernel has no FUSE over io_uring (CONFIG_FUSE_IO_URING, since 6.14)"
+    elif before == "Y":
+        yield None
+    elif os.access(ENABLE_URING, os.W_OK):
+        ENABLE_URING.write_text("Y")
+        yield None
+        ENABLE_URING.write_text(before)
+    else:
+        yield f"needs root to write Y to {ENABLE_URING}"
+
+
+@pytest.fixture
+def transport(request: pytest.FixtureRequest) -> str:
+    """The mount option; LVOLFS_TEST_TRANSPORT=uring runs all tests with that."""
+    chosen = str(getattr(request, "param", os.environ.get("LVOLFS_TEST_TRANSPORT", "dev")))
+    if chosen == "uring":
+        missing = request.getfixturevalue("fuse_over_io_uring")
+        if missing:
+            pytest.skip(missing)
+    return chosen
+
+
 class Mounted:
     """A store on a file, mounted by a daemon of its own that runs as `uid` (0: as we do)."""
 
@@ -127,7 +160,7 @@ class Mounted:
 
 
 @pytest.fixture
-def make_mounted(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
+def make_mounted(tmp_path: Path, transport: str) -> Iterator[Callable[..., Mounted]]:
     made: list[Mounted] = []
 
     def make(
@@ -135,6 +168,7 @@ def make_mounted(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
     ) -> Mounted:
         directory = tmp_path / f"store{len(made)}"
         directory.mkdir()
+        options = ",".join(filter(None, (options, f"transport={transport}")))
         mounted = Mounted(directory, size=size, cluster_size=cluster_size, options=options)
         made.append(mounted)
         if start:
