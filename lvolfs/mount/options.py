@@ -85,7 +85,8 @@ class MountOptions:
                 raise OSError(
                     errno.EINVAL,
                     f"mount option {option!r} is not known; there are ro, allow_other, "
-                    f"page_cache, threads=N, max_background=N, transport=auto|dev|uring and {', '.join(sorted(_PASSED))}",
+                    "page_cache, threads=N, max_background=N, transport=auto|dev|uring and "
+                    f"{', '.join(sorted(_PASSED))}",
                 )
         return cls(
             read_only, allow_other, threads, max_background, page_cache, tuple(passed), transport

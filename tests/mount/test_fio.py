@@ -7,9 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.mount.conftest import MIB, Mounted, run
+from tests.mount.conftest import MIB, Mounted, both_transports, run
 
-pytestmark = pytest.mark.skipif(shutil.which("fio") is None, reason="needs fio")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("fio") is None, reason="needs fio"),
+    both_transports,
+]
 
 JOBS = [
     ("psync", "--direct=0"),

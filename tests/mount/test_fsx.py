@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lvolfs.blobstore.check import check_store
-from tests.mount.conftest import Mounted, run
+from tests.mount.conftest import Mounted, both_transports, run
 
 OPERATIONS = int(os.environ.get("LVOLFS_FSX_OPERATIONS", "3000"))
 SEED = int(os.environ.get("LVOLFS_FSX_SEED", "1"))
@@ -41,6 +41,7 @@ def perform(fsx: Path, volume: Path, seed: int, log: Path) -> bytes:
     return done.stdout
 
 
+@both_transports
 @pytest.mark.timeout(120 + OPERATIONS / 10)
 @pytest.mark.parametrize("options", ["", "page_cache"])
 def test_a_volume_is_like_memory(

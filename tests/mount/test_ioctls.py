@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lvolfs import ioctls
-from tests.mount.conftest import MIB, Mounted, fails, pattern, run
+from tests.mount.conftest import MIB, Mounted, both_transports, fails, pattern, run
 
 HERE = Path(__file__).parent
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wpedantic"]
@@ -66,6 +66,7 @@ def test_python_and_c_agree(tmp_path: Path) -> None:
     assert set(STRUCTURES) == set(ioctls.ARGUMENTS.values())
 
 
+@both_transports
 def test_a_c_program_drives_every_ioctl(mounted: Mounted, tmp_path: Path) -> None:
     program = tmp_path / "every_ioctl"
     run("gcc", "-std=gnu11", *WARNINGS, INCLUDE, HERE / "every_ioctl.c", "-o", program)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from lvolfs.blobstore.check import check_store
-from tests.mount.conftest import MIB, Mounted
+from tests.mount.conftest import MIB, Mounted, both_transports
 
 KILLS = int(os.environ.get("LVOLFS_KILLS", "10"))
 SEED = int(os.environ.get("LVOLFS_KILL_SEED", "1"))
@@ -162,6 +162,7 @@ def check_after_crash(mounted: Mounted, writers: list[Writer], controller: Contr
         assert hashlib.sha256(content).hexdigest() == digest, f"snapshot {name} has changed"
 
 
+@both_transports
 @pytest.mark.timeout(60 + 20 * KILLS)
 @pytest.mark.skipif(shutil.which("fio") is None, reason="needs fio")
 def test_what_was_flushed_survives_every_kill(make_mounted: Callable[..., Mounted]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import Mounted
+from tests.mount.conftest import Mounted, both_transports
 from tests.mount.test_seek_fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
 CLUSTER = 65536
@@ -154,6 +154,7 @@ class Run:
             assert path.read_bytes() == content, path.name
 
 
+@both_transports
 @pytest.mark.parametrize("options", ["", "page_cache"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_like_a_bytearray(make_mounted: Callable[..., Mounted], seed: int, options: str) -> None:

@@ -4,6 +4,8 @@ import errno
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,12 @@ from lvolfs.mount import mountpoint as mounts
 from lvolfs.mount.errors import request
 from lvolfs.mount.options import MountOptions
 from lvolfs.mount.session import prepare_mountpoint
-from tests.mount.conftest import MIB, Mounted, fails, pattern, run
+from tests.mount.conftest import ENABLE_URING, MIB, Mounted, both_transports, fails, pattern, run
 
 Make = Callable[..., Mounted]
 
 
+@both_transports
 def test_unmounting_leaves_a_clean_store(mounted: Mounted) -> None:
     (mounted.volumes / "v").write_bytes(pattern(3 * MIB))
     mounted.unmount()
@@ -31,6 +34,7 @@ def test_unmounting_leaves_a_clean_store(mounted: Mounted) -> None:
     assert list(mounted.path.iterdir()) == []
 
 
+@both_transports
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_signals_end_it_cleanly(mounted: Mounted, number: signal.Signals) -> None:
     (mounted.volumes / "v").write_bytes(pattern(3 * MIB))
@@ -41,6 +45,7 @@ def test_signals_end_it_cleanly(mounted: Mounted, number: signal.Signals) -> Non
     mounted.check_store_is_clean()
 
 
+@both_transports
 def test_a_signal_ends_a_busy_mount_too(mounted: Mounted) -> None:
     file = mounted.volumes / "v"
     with file.open("wb", buffering=0) as raw:
@@ -58,12 +63,14 @@ def test_a_signal_ends_a_busy_mount_too(mounted: Mounted) -> None:
     assert file.read_bytes() == pattern(2 * MIB)
 
 
+@both_transports
 def test_umount_8_ends_the_daemon(mounted: Mounted) -> None:
     run("umount", mounted.path)
     assert mounted.wait() == 0
     mounted.check_store_is_clean()
 
 
+@both_transports
 def test_a_busy_mount_says_who_holds_it(mounted: Mounted) -> None:
     file = mounted.volumes / "v"
     file.write_bytes(pattern(MIB))
@@ -95,14 +102,18 @@ def test_a_loop_device_is_named_as_holder(mounted: Mounted) -> None:
     mounted.unmount()
 
 
-def test_a_crash_leaves_a_stale_mount_that_is_replaced(mounted: Mounted) -> None:
+@both_transports
+def test_a_crash_leaves_a_stale_mount_that_is_replaced(mounted: Mounted, transport: str) -> None:
     file = mounted.volumes / "v"
     file.write_bytes(pattern(MIB))
     with file.open("rb") as raw:
         os.fsync(raw.fileno())
     mounted.kill()
-    with fails(errno.ENOTCONN):
+    with pytest.raises(OSError) as caught:  # noqa: PT011
         mounted.path.stat()
+    # Requests that the kernel was about to hand to a ring of the dead process are aborted.
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    assert transport == "uring" or caught.value.errno == errno.ENOTCONN
     assert mounts.is_stale(str(mounted.path))
     mounted.start()
     assert file.read_bytes() == pattern(MIB)
@@ -166,12 +177,75 @@ def test_options() -> None:
         max_background=64,
         passed=("noatime",),
     )
+    assert MountOptions.parse("transport=dev").transport == "dev"
     assert options.for_fuse("/a,b", read_only=True) == (
         "fsname=/a\\,b,subtype=lvolfs,nosuid,nodev,noatime,allow_other,default_permissions,ro"
     )
-    for wrong in ("sideways", "threads=0", "threads=x", "max_background=70000"):
+    for wrong in ("sideways", "threads=0", "threads=x", "max_background=70000", "transport=x"):
         with pytest.raises(OSError, match=wrong.split("=", maxsplit=1)[0]):
             MountOptions.parse(wrong)
+
+
+@both_transports
+def test_the_transport_that_was_asked_for(mounted: Mounted, transport: str) -> None:
+    assert ("come through io_uring" in mounted.log_text()) == (transport == "uring")
+
+
+def test_auto_takes_io_uring_where_it_is_offered(
+    make_mounted: Make, fuse_over_io_uring: str | None
+) -> None:
+    mounted = make_mounted(start=False)
+    mounted.start("transport=auto")
+    assert ("come through io_uring" in mounted.log_text()) == (fuse_over_io_uring is None)
+
+
+def test_no_io_uring_no_mount(mounted: Mounted, tmp_path: Path) -> None:
+    """Nothing stays behind of a mount that cannot have what it was asked for."""
+    mounted.unmount()
+    before = ENABLE_URING.read_text() if ENABLE_URING.exists() else None
+    if before is not None and before.strip() == "Y":
+        if not os.access(ENABLE_URING, os.W_OK):
+            pytest.skip(f"needs root to write {ENABLE_URING}")
+        ENABLE_URING.write_text("N")
+    try:
+        lvolfs = Path(sys.executable).parent / "lvolfs"
+        said = run(
+            lvolfs, "mount", mounted.store_path, mounted.path, "-o", "transport=uring", check=False
+        )
+    finally:
+        if before is not None:
+            ENABLE_URING.write_text(before)
+    assert "parameters/enable_uring" in said
+    assert "Traceback" not in said
+    assert not mounts.is_mounted(str(mounted.path))
+    mounted.check_store_is_clean()
+
+
+@both_transports
+def test_requests_that_wait_for_python_hold_up_no_other(mounted: Mounted) -> None:
+    """More at a time than a transport has threads; data are read meanwhile."""
+    file = mounted.volumes / "v"
+    data = pattern(MIB)
+    file.write_bytes(data)
+    done = threading.Event()
+
+    def ask(number: int) -> None:
+        while not done.is_set():
+            os.setxattr(file, f"user.note{number}", b"x" * 100)
+            mounted.volumes.stat()
+
+    askers = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
+    for asker in askers:
+        asker.start()
+    try:
+        with file.open("rb", buffering=0) as raw:
+            for at in range(0, MIB, 4096):
+                assert os.pread(raw.fileno(), 4096, at) == data[at : at + 4096]
+    finally:
+        done.set()
+        for asker in askers:
+            asker.join()
+    assert len(os.listxattr(file)) >= len(askers)
 
 
 def test_one_thread_is_enough(make_mounted: Make) -> None:
