@@ -81,7 +81,8 @@ def is_stale(mountpoint: str) -> bool:
     try:
         os.stat(mountpoint)  # noqa: PTH116
     except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+        # Cancelled: on its way into a ring of the daemon, which has just died.
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED)
     return False
 
 

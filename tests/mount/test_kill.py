@@ -28,7 +28,14 @@ VOLUME = 8 * MIB
 WRITERS = 3
 MOST_SNAPSHOTS = 12
 # What calls on a mount say whose daemon has died.
-DEAD = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ENODEV, errno.EBADF}
+DEAD = {
+    errno.ENOTCONN,
+    errno.ECONNABORTED,
+    errno.ECANCELED,  # on its way into a ring of the daemon
+    errno.EIO,
+    errno.ENODEV,
+    errno.EBADF,
+}
 
 
 class Writer:
