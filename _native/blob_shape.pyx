@@ -26,6 +26,7 @@ from lvolfs._native.cluster_map cimport (
     store_t,
 )
 from lvolfs._native.device cimport device_is_hole, device_zero
+from lvolfs._native.faults cimport FAULT_MERGE_IN_PLACE
 from lvolfs._native.lazy_array cimport lazy_array_free, lazy_array_new
 from lvolfs._native.sync cimport load32, store32
 
@@ -233,19 +234,45 @@ cdef void forget_fresh(blob_t *child, blob_t *parent, extent_t **fresh, uint32_t
             free(fresh[extent])
 
 
+cdef bint stays_in_place(blob_t *child, uint32_t extent) noexcept nogil:
+    return child.extents[extent] != NULL and (
+        child.rle or child.store.faults & FAULT_MERGE_IN_PLACE != 0
+    )
+
+
+cdef int claim_fresh(blob_t *child, extent_t **added) noexcept nogil:
+    """map_claim_extent, with one page more: merging is what gives pages back."""
+    cdef uint32_t reserve = load32(&child.store.page_reserve)
+    cdef long page = 0
+    if not child.rle:
+        page = allocator_claim_beyond(&child.store.pages, 1, reserve - 1 if reserve else 0)
+        if page < 0:
+            return <int> page
+    added[0] = extent_new(<uint32_t> page)
+    if added[0] == NULL:
+        if page:
+            allocator_release(&child.store.pages, <uint32_t> page)
+        return -ENOMEM
+    return 0
+
+
 cdef int make_fresh(blob_t *child, blob_t *parent, extent_t **fresh) noexcept nogil:
-    """The extents that the child gets beside its own: all that can fail in a merge."""
+    """What the child gets: all that can fail in a merge.
+
+    Of extents that it has, only the new page counts. It changes none in place: clusters of the
+    parent's must not be found in its map before its root has another parent.
+    """
     cdef uint32_t extent
     cdef int rc = 0
     for extent in range(min(child.num_extents, parent.num_extents)):
-        if child.extents[extent] != NULL or not has_to_give(child, parent, extent):
+        if stays_in_place(child, extent) or not has_to_give(child, parent, extent):
             continue
         if gives_its_page(child, parent, extent):
             fresh[extent] = extent_new(parent.extents[extent].page)
             if fresh[extent] == NULL:
                 rc = -ENOMEM
         else:
-            rc = map_claim_extent(child, &fresh[extent])
+            rc = claim_fresh(child, &fresh[extent])
         if rc:
             forget_fresh(child, parent, fresh, extent)
             return rc
@@ -280,8 +307,12 @@ cdef int shape_merge(blob_t *child, blob_t *parent) noexcept nogil:
         as_it_is = child.extents[extent] == NULL and gives_its_page(child, parent, extent)
         if as_it_is:
             child.extents[extent] = fresh[extent]
-        elif fresh[extent] != NULL:
+        elif child.extents[extent] == NULL:
             map_add_extent(child, extent, fresh[extent])
+        elif fresh[extent] != NULL:
+            allocator_defer(&child.store.pages, child.extents[extent].page)
+            map_move_extent(child, extent, fresh[extent].page)
+            free(fresh[extent])
         merge_extent(child, parent, extent, as_it_is)
     mark_table(child)
     lazy_array_free(fresh, size)

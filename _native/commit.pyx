@@ -21,9 +21,11 @@ from lvolfs._native.cluster_map cimport (
 )
 from lvolfs._native.faults cimport (
     FAULT_CHAIN_FIRST,
+    FAULT_CLEAN_KEPT,
     FAULT_NO_DATA_BARRIER,
     FAULT_NO_PAGE_BARRIER,
     FAULT_ROOTS_FIRST,
+    FAULT_STALE_CRC,
 )
 from lvolfs._native.device cimport device_discard, device_flush, device_pread, device_pwrite
 from lvolfs._native.metadata cimport (
@@ -282,7 +284,7 @@ cdef int mark_super_dirty(store_t *store) noexcept nogil:
     cdef uint8_t *page
     cdef uint32_t word = 0
     cdef int rc
-    if store.super_marked_dirty:
+    if store.super_marked_dirty or store.faults & FAULT_CLEAN_KEPT:
         return 0
     page = <uint8_t *> malloc(MD_PAGE)
     if page == NULL:
@@ -308,6 +310,8 @@ cdef int write_pages(commit_t *commit) noexcept nogil:
     cdef uint32_t i, k
     cdef int rc
     for i in range(commit.extent_count):
+        if store.faults & FAULT_STALE_CRC:
+            commit.extents[i].image[MD_PAGE - 1] ^= 1
         rc = device_pwrite(
             store.dev, commit.extents[i].image, MD_PAGE,
             page_offset(commit.extents[i].blob, commit.extents[i].page),
@@ -380,11 +384,21 @@ cdef bint has_pages(commit_t *commit) noexcept nogil:
     return commit.extent_count > 0
 
 
+cdef bint names_clusters(commit_t *commit) noexcept nogil:
+    """Whether it may name clusters whose data are not durable yet: in an extent page, or in a
+    chain that lists them itself."""
+    cdef uint32_t i
+    for i in range(commit.chain_count):
+        if commit.chains[i].blob.rle:
+            return True
+    return commit.extent_count > 0
+
+
 cdef int commit_write(commit_t *commit, bint data_written) noexcept nogil:
     cdef store_t *store = commit.store
     cdef bint pages = has_pages(commit)
     cdef int rc = 0
-    if (data_written or commit.extent_count) and not store.faults & FAULT_NO_DATA_BARRIER:
+    if (data_written or names_clusters(commit)) and not store.faults & FAULT_NO_DATA_BARRIER:
         rc = barrier(store)
     if rc or not (pages or commit.chain_count):
         return rc

@@ -529,6 +529,9 @@ SEEDED_FAULTS = {
     "short-write": faults.FAULT_SHORT_WRITE,
     "lost-mark": faults.FAULT_LOST_MARK,
     "chain-first": faults.FAULT_CHAIN_FIRST,
+    "stale-crc": faults.FAULT_STALE_CRC,
+    "merge-in-place": faults.FAULT_MERGE_IN_PLACE,
+    "clean-kept": faults.FAULT_CLEAN_KEPT,
 }
 
 

@@ -11,3 +11,6 @@ cdef enum:
     FAULT_SHORT_WRITE = 16          # half of a data write is lost, and nobody is told
     FAULT_LOST_MARK = 32            # a new cluster does not make its extent page dirty
     FAULT_CHAIN_FIRST = 64          # a deleted blob's chain goes before its root
+    FAULT_STALE_CRC = 128           # a changed extent page keeps a checksum that is not its own
+    FAULT_MERGE_IN_PLACE = 256      # a merge changes the clone's extent pages where they are
+    FAULT_CLEAN_KEPT = 512          # the first change leaves the store marked as closed cleanly

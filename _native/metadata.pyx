@@ -49,6 +49,11 @@ cdef uint32_t crc32c(const void *data, uint64_t length) noexcept nogil:
     return ~crc32_iscsi(<unsigned char *> data, <int> length, 0xFFFFFFFFU)
 
 
+def crc32c_of(const uint8_t[::1] data not None):
+    """The same for Python: of superblocks, which are written there."""
+    return crc32c(&data[0], data.shape[0]) if data.shape[0] else 0
+
+
 cdef bint page_crc_is_right(const uint8_t *page) noexcept nogil:
     return get32(page + AT_CRC) == crc32c(page, AT_CRC)
 

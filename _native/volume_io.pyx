@@ -415,16 +415,20 @@ cdef int release_owned(blob_t *blob, uint32_t c) noexcept nogil:
     cdef int rc
     if own == 0:
         return 0
+    # Out of the map before it can be taken for free: a commit takes what is to be freed first,
+    # and then captures the maps.
+    set_own(blob, c, 0)
+    map_mark_dirty(blob, c)
     if blob.store.faults & FAULT_REUSE_EARLY:
         allocator_release(&blob.store.clusters, own)
         rc = 0
     else:
         rc = allocator_defer(&blob.store.clusters, own)
     if rc:
+        set_own(blob, c, own)
+        map_mark_dirty(blob, c)
         return rc
-    set_own(blob, c, 0)
     sub32(&blob.owned, 1)
-    map_mark_dirty(blob, c)
     return 0
 
 
@@ -511,7 +515,11 @@ cdef bint ancestor_owns(blob_t *blob, uint32_t c, uint32_t depth) noexcept nogil
     cdef uint32_t level = 0
     while depth == 0 or level < depth:
         if blob.parent == NULL:
-            return blob.has_external
+            # Behind its end an external snapshot shows zeros.
+            return blob.has_external and (
+                blob.external == NULL
+                or c * <uint64_t> blob.store.cluster_size < blob.external.size
+            )
         blob = blob.parent
         if c >= blob.num_clusters:
             return False

@@ -3,7 +3,7 @@
 import struct
 from pathlib import Path
 
-from spdk_reader import PAGE, SpdkStore, page_crc
+from tests.spdk_reader import PAGE, SpdkStore, page_crc
 
 
 class ImageEditor:
@@ -67,3 +67,35 @@ class ImageEditor:
         root = self.lvols[lvol].chain[0]
         at = self.find(root, name.encode()) + len(name)
         self.edit_page(root, at, struct.pack("<Q", blob_id))
+
+
+def runs(clusters):
+    """(first, count) of each run, as EXTENT_RLE keeps them."""
+    entries = []
+    for cluster in clusters:
+        if (
+            entries
+            and (cluster == 0) == (entries[-1][0] == 0)
+            and cluster
+            in (
+                0,
+                sum(entries[-1]),
+            )
+        ):
+            entries[-1][1] += 1
+        else:
+            entries.append([cluster, 1])
+    return entries
+
+
+def to_run_length(image, name):
+    """Rewrites an lvol's extent table as EXTENT_RLE; its extent pages become nobody's."""
+    blob = image.lvols[name]
+    root = blob.chain[0]
+    table = struct.pack("<BI", 5, 8 + 8 * len(blob.extent_pages))
+    at = image.find(root, table + struct.pack("<Q", len(blob.clusters)))
+    entries = b"".join(struct.pack("<II", *entry) for entry in runs(blob.clusters))
+    image.edit_page(root, at, bytes(13 + 8 * len(blob.extent_pages)))
+    image.edit_page(root, at, struct.pack("<BI", 1, len(entries)) + entries)
+    image.edit_page(root, 16 + 5, struct.pack("<Q", blob.flags[0] & ~4))
+    image.mark_unclean()

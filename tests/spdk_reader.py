@@ -25,10 +25,17 @@ def _make_table():
 _TABLE = _make_table()
 
 
+# of two bytes at once
+_TWO = [
+    _TABLE[(_TABLE[pair & 255] ^ pair >> 8) & 255] ^ _TABLE[pair & 255] >> 8
+    for pair in range(1 << 16)
+]
+
+
 def page_crc(page):
     c = 0xFFFFFFFF
-    for b in page[:4092]:
-        c = _TABLE[(c ^ b) & 255] ^ c >> 8
+    for (pair,) in struct.iter_unpack("<H", page[:4092]):
+        c = _TWO[(c ^ pair) & 0xFFFF] ^ c >> 16
     return c ^ 0xFFFFFFFF
 
 

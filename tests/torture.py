@@ -1,9 +1,19 @@
-"""How long the tests that `make torture` makes long are to run."""
+"""How long the tests that `make torture` makes long are to run, and what they have counted."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 SECONDS = float(os.environ.get("LVOLFS_TORTURE_SECONDS", "0"))
 
 only = pytest.mark.skipif(not SECONDS, reason="for make torture: LVOLFS_TORTURE_SECONDS is not set")
+
+
+def count(what: str, number: int) -> None:
+    """Something that was tried and held; `make torture` ends with the sums."""
+    print(f"{what}: {number}")
+    counts = os.environ.get("LVOLFS_TORTURE_COUNTS")
+    if counts:
+        with Path(counts).open("a", encoding="utf-8") as file:
+            file.write(f"{what}\t{number}\n")

@@ -94,6 +94,8 @@ def format_store(
                     engine.write_superblock(replace(superblock, super_blob=blob.id).pack())
             finally:
                 engine.close()
+        if made:
+            _sync_directory(Path(path).resolve().parent)
     except BaseException:
         if made:
             Path(path).unlink(missing_ok=True)
@@ -125,6 +127,15 @@ def _make_file(path: str, size: int | None) -> bool:
     if stat.S_ISDIR(stat_result.st_mode):
         raise OSError(errno.EISDIR, f"{path!r} is a directory, not a file or block device")
     return False
+
+
+def _sync_directory(path: Path) -> None:
+    """A new file is there after a power cut only when its directory's entry is durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _check_empty(device: Device) -> None:

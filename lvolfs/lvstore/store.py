@@ -46,6 +46,7 @@ from lvolfs.lvstore.names import (
 
 log = logging.getLogger(__name__)
 
+# Seconds between two flushes that nobody asks for; 0: there are none.
 FLUSH_INTERVAL = 1.0
 Event = Callable[[str, Lvol], None]
 
@@ -192,7 +193,7 @@ class Lvstore:
                     lvol.link_external(self.externals.find(snapshot_id))
             if not self.read_only:
                 self._repair(loaded)
-        if not self.read_only:
+        if not self.read_only and FLUSH_INTERVAL:
             self.engine.start_flusher(FLUSH_INTERVAL)
 
     def _lvol_from_disk(self, blob: Blob, stored: StoredBlob) -> Lvol:
@@ -534,6 +535,9 @@ class Lvstore:
             grown = grown_superblock(self._superblock, size)
             if grown.total_clusters == self._superblock.total_clusters:
                 return
+            # A file that was just extended may lose that in a power cut, and a store that is
+            # larger than its file does not open.
+            self._device.flush()
             with self.engine.exclusive():
                 self.engine.grow(grown.total_clusters)
                 try:

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from tests.torture import count
+
 CORPUS = Path(__file__).parent / "corpus"
 LONGEST_INPUT = 400
 CASE_SECONDS = 30
@@ -164,6 +166,7 @@ def main() -> None:
         fuzzer.finished()
         target.close()
         print(f"{options.target}: {fuzzer.executions} executions, nothing found", flush=True)
+        count("fuzz executions", fuzzer.executions)
 
 
 if __name__ == "__main__":

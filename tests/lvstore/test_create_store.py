@@ -26,6 +26,23 @@ def test_new_file(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) & 0o111 == 0
 
 
+def test_a_new_file_is_durable_when_it_is_made(tmp_path, monkeypatch):
+    """Its directory is synced once the store in it is, or a power cut could take it away."""
+    synced = []
+    sync = os.fsync
+
+    def note(fd):
+        synced.append(os.fstat(fd).st_ino)
+        with SpdkStore(path) as other:
+            assert other.super_blob in other.blobs
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    path = tmp_path / "new.img"
+    Lvstore.create(str(path), size=128 * MIB).close()
+    assert synced == [tmp_path.stat().st_ino]
+
+
 def test_geometry_is_spdks(tmp_path):
     """Values that SPDK's and Longhorn's own tests assert."""
     for size, cluster, data in ((128, 4 * MIB, 31), (1000, MIB, 996)):

@@ -9,6 +9,7 @@ import pytest
 
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
+from tests.torture import count
 
 CLUSTER = 64 << 10
 MIB = 1 << 20
@@ -124,7 +125,7 @@ def test_a_change_that_fails_at_each_of_its_requests(path, tmp_path, change, ope
     """The n-th write or flush and all after it fail: the change is there or it is not, nothing
     older is harmed, and the store opens again."""
     pristine = (tmp_path / "store").read_bytes()
-    failed = 0
+    failed = injected = 0
     for skip in range(40):
         (tmp_path / "store").write_bytes(pristine)
         store = Lvstore.open(path)
@@ -134,6 +135,7 @@ def test_a_change_that_fails_at_each_of_its_requests(path, tmp_path, change, ope
         failed += not done
         if not store.engine.device.injected_faults:
             store.engine.device.clear_faults()
+        injected += store.engine.device.injected_faults
         closing = error_of(store.close)
         assert {each.errno for each in (error, closing) if each} <= {errno.EIO}, (error, closing)
         assert store.closed
@@ -153,6 +155,7 @@ def test_a_change_that_fails_at_each_of_its_requests(path, tmp_path, change, ope
     else:
         pytest.fail("it never got through")
     assert failed
+    count("faults injected", injected)
 
 
 def test_a_failed_flush_fails_the_store(path):

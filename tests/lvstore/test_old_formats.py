@@ -6,13 +6,13 @@ import struct
 from functools import partial
 
 import pytest
-from image_editor import ImageEditor
 from spdk_reader import SpdkStore
 
 from lvolfs.blobstore import superblock
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore import formatting
 from lvolfs.lvstore.store import Lvstore
+from tests.image_editor import ImageEditor, to_run_length
 
 CLUSTER = 64 << 10
 
@@ -27,38 +27,6 @@ def make(path, clusters=8):
         volume.pwrite(pattern(1, 3), 0)
         volume.pwrite(pattern(2), 5 * CLUSTER)
     return ImageEditor(path)
-
-
-def runs(clusters):
-    """(first, count) of each run, as EXTENT_RLE keeps them."""
-    entries = []
-    for cluster in clusters:
-        if (
-            entries
-            and (cluster == 0) == (entries[-1][0] == 0)
-            and cluster
-            in (
-                0,
-                sum(entries[-1]),
-            )
-        ):
-            entries[-1][1] += 1
-        else:
-            entries.append([cluster, 1])
-    return entries
-
-
-def to_run_length(image, name):
-    """Rewrites an lvol's extent table as EXTENT_RLE; its extent pages become nobody's."""
-    blob = image.lvols[name]
-    root = blob.chain[0]
-    table = struct.pack("<BI", 5, 8 + 8 * len(blob.extent_pages))
-    at = image.find(root, table + struct.pack("<Q", len(blob.clusters)))
-    entries = b"".join(struct.pack("<II", *entry) for entry in runs(blob.clusters))
-    image.edit_page(root, at, bytes(13 + 8 * len(blob.extent_pages)))
-    image.edit_page(root, at, struct.pack("<BI", 1, len(entries)) + entries)
-    image.edit_page(root, 16 + 5, struct.pack("<Q", blob.flags[0] & ~4))
-    image.mark_unclean()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import pytest
 
 from lvolfs.blobstore.check import check_store
 from tests.mount.conftest import MIB, Mounted, both_transports
+from tests.torture import count
 
 KILLS = int(os.environ.get("LVOLFS_KILLS", "10"))
 SEED = int(os.environ.get("LVOLFS_KILL_SEED", "1"))
@@ -200,5 +201,6 @@ def test_what_was_flushed_survives_every_kill(make_mounted: Callable[..., Mounte
         check_after_crash(mounted, writers, controller)
         print(f"kill {round_ + 1} survived", flush=True)
     assert sum(len(writer.durable) for writer in writers) > 100
+    count("kills survived", KILLS)
     mounted.unmount()
     assert check_store(str(mounted.store_path)) == []

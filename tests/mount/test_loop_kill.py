@@ -17,6 +17,7 @@ from lvolfs.blobstore.check import check_store
 from tests.mount.conftest import MIB, Mounted, run
 from tests.mount.file_load import content
 from tests.mount.test_loop import KINDS, loop_mount
+from tests.torture import count
 
 KILLS = int(os.environ.get("LVOLFS_LOOP_KILLS", "2"))
 SEED = int(os.environ.get("LVOLFS_LOOP_KILL_SEED", "1"))
@@ -94,5 +95,6 @@ def test_a_file_system_survives_kills(
                 assert path.read_bytes() == content(name), path
         run(*check, file)
     assert len(kept) > 5 * KILLS
+    count("kills survived", KILLS)
     mounted.unmount()
     assert check_store(str(mounted.store_path)) == []
