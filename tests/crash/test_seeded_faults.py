@@ -43,6 +43,7 @@ def test_a_failure_is_shrunk_to_a_script(monkeypatch: pytest.MonkeyPatch, tmp_pa
     short = shrink(found, seconds=20)
     assert len(short.operations) < 30
     assert len(short.operations) < len(found.operations)
+    assert not any(kind == "parallel" for kind, *_ in short.operations)
     script = tmp_path / "power_cut.py"
     script.write_text(script_of(short), encoding="utf-8")
     assert len(script.read_text(encoding="utf-8").splitlines()) < 45
