@@ -1,9 +1,26 @@
-from typing import Literal, TypeAlias
+from typing import TypeAlias, TypedDict
 
 from lvolfs._native.device import Device
 from lvolfs._native.engine import Engine
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
+
+class IoStat(TypedDict):
+    """Completed requests of a kind, their bytes and nanoseconds; the slowest and the quickest
+    of them (0 = none yet); those that failed, and those that failed for want of memory."""
+
+    ops: int
+    bytes: int
+    ticks: int
+    slowest: int
+    quickest: int
+    failed: int
+    nomem: int
+
+class IoStats(TypedDict):
+    read: IoStat
+    write: IoStat
+    unmap: IoStat
 
 class Blob:
     """One blob: own cluster map and data path. Data calls release the GIL."""
@@ -45,7 +62,16 @@ class Blob:
     def refs(self) -> int:
         """Python objects and open lane handles that hold it."""
     @property
-    def counters(self) -> dict[Literal["reads", "writes", "bytes_read", "bytes_written"], int]: ...
+    def writes(self) -> int:
+        """Completed since it was opened; resetting the statistics does not change it."""
+    @property
+    def io_stats(self) -> IoStats: ...
+    def reset_io_stats(self, what: str) -> None:
+        """Begins anew: "all", "maxmin" (the slowest and quickest) or "error"."""
+
+    def as_device(self, path: str) -> Device:
+        """A read-only Device called `path` that shows what the blob shows, as large as it is
+        now. It keeps the blob; reading fails with EBADF once the blob's engine is closed."""
 
     # -- data, through the gate
     def pread(self, length: int, offset: int) -> bytes: ...

@@ -31,7 +31,8 @@ from lvolfs._native.cluster_map cimport (
     store_t,
 )
 from lvolfs._native.device cimport Device, device_t
-from lvolfs._native.sync cimport gate_enter, gate_exit, gate_is_mine, load32, load64
+from lvolfs._native.io_stats cimport io_stat_ops, io_stats_dict, io_stats_reset
+from lvolfs._native.sync cimport gate_enter, gate_exit, gate_is_mine, load32
 from lvolfs._native.volume_io cimport (
     blob_allocate,
     blob_fill,
@@ -57,6 +58,12 @@ cdef int set_bytes(uint8_t **where, uint32_t *length, data) except -1:
     where[0] = copy
     length[0] = len(source)
     return 0
+
+
+cdef int read_as_device(
+    void *context, void *buf, uint64_t length, uint64_t offset
+) noexcept nogil:
+    return blob_read(<blob_t *> context, buf, offset, length)
 
 
 cdef class Blob:
@@ -143,13 +150,28 @@ cdef class Blob:
         return load32(&self.raw.refs)
 
     @property
-    def counters(self):
-        return {
-            "reads": load64(&self.raw.reads),
-            "writes": load64(&self.raw.writes),
-            "bytes_read": load64(&self.raw.bytes_read),
-            "bytes_written": load64(&self.raw.bytes_written),
-        }
+    def writes(self):
+        return io_stat_ops(self.raw.stats.write)
+
+    @property
+    def io_stats(self):
+        return io_stats_dict(&self.raw.stats)
+
+    def reset_io_stats(self, str what):
+        io_stats_reset(&self.raw.stats, what)
+
+    def as_device(self, str path):
+        """A read-only Device that shows what the blob shows now and later, under a name."""
+        cdef Device device = Device.__new__(Device)
+        device.dev.fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        device.path = path
+        device.dev.size = blob_size(self.raw)
+        device.dev.block_size = 512
+        device.dev.read_only = True
+        device.dev.reader = read_as_device
+        device.dev.reader_context = self.raw
+        device.owner = self
+        return device
 
     # -- data
 

@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lvolfs._native.allocator cimport allocator_t
 from lvolfs._native.device cimport device_t
+from lvolfs._native.io_stats cimport io_stats_t
 from lvolfs._native.sync cimport (
     gate_t,
     load32,
@@ -100,10 +101,7 @@ ctypedef struct blob_t:
     uint32_t refs               # Python objects, open lane handles, and the store's list
     pthread_mutex_t stripe[STRIPES]
     pthread_mutex_t extent_lock  # guards NULL -> extent
-    uint64_t bytes_read         # counters, relaxed atomics
-    uint64_t bytes_written
-    uint64_t reads
-    uint64_t writes
+    io_stats_t stats
 
 
 # Where blob cluster `c` is to be read: a device cluster number, EFFECTIVE_ZERO or

@@ -6,15 +6,28 @@ from lvolfs._native.device_faults cimport device_faults_t
 from lvolfs._native.write_log cimport write_log_t
 
 
+# Reads in the place of a file: 0 or -errno, after the whole range is done.
+ctypedef int (*device_reader_t)(
+    void *context, void *buf, uint64_t length, uint64_t offset
+) noexcept nogil
+
+
 ctypedef struct device_t:
     int fd
+    device_reader_t reader  # NULL unless what is read is no file; then nothing is written
+    void *reader_context
     bint is_block
     bint read_only
     uint32_t block_size    # logical block of the device; 512 for a regular file
     uint64_t size          # bytes
-    uint64_t bytes_read    # counters, relaxed atomics
+    uint64_t reads         # counters, relaxed atomics; no times, which would cost more
+    uint64_t bytes_read
+    uint64_t writes
     uint64_t bytes_written
+    uint64_t discards
+    uint64_t bytes_discarded
     uint64_t flushes
+    uint64_t errors
     write_log_t *log       # NULL unless the device is recorded
     device_faults_t *faults  # NULL unless a test planted some
 
@@ -37,5 +50,6 @@ cdef uint64_t device_next_data(device_t *dev, uint64_t offset) noexcept nogil
 
 cdef class Device:
     cdef device_t dev
+    cdef object owner  # what the reader reads from
     cdef readonly str path
     cdef _raise_for(self, int rc, str what, uint64_t offset)

@@ -75,7 +75,7 @@ cdef extern from *:
     const unsigned char device_zeroes[65536]
 
 
-cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil:
+cdef int read_all(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil:
     cdef uint8_t *at = <uint8_t *> buf
     cdef ssize_t got
     cdef int rc
@@ -83,7 +83,8 @@ cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset
         rc = device_fault(dev.faults, FAULT_READ, offset, length)
         if rc:
             return rc
-    add64(&dev.bytes_read, length)
+    if dev.reader != NULL:
+        return dev.reader(dev.reader_context, buf, length, offset)
     while length:
         got = pread(dev.fd, at, min(length, <uint64_t> PIECE), <off_t> offset)
         if got < 0:
@@ -96,6 +97,20 @@ cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset
         offset += <uint64_t> got
         length -= <uint64_t> got
     return 0
+
+
+cdef int count(device_t *dev, uint64_t *ops, uint64_t *bytes, int rc, uint64_t length) noexcept nogil:
+    if rc:
+        add64(&dev.errors, 1)
+    else:
+        add64(ops, 1)
+        add64(bytes, length)
+    return rc
+
+
+cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil:
+    cdef int rc = read_all(dev, buf, length, offset)
+    return count(dev, &dev.reads, &dev.bytes_read, rc, length)
 
 
 cdef int write_all(
@@ -111,7 +126,6 @@ cdef int write_all(
         rc = device_fault(dev.faults, FAULT_WRITE, offset, length)
         if rc:
             return rc
-    add64(&dev.bytes_written, length)
     while length:
         put = pwrite(dev.fd, at, min(length, <uint64_t> WRITE_PIECE), <off_t> offset)
         if put < 0:
@@ -131,13 +145,14 @@ cdef int device_pwrite(
 ) noexcept nogil:
     cdef int rc
     if dev.log == NULL:
-        return write_all(dev, buf, length, offset)
-    write_log_lock(dev.log)
-    rc = write_all(dev, buf, length, offset)
-    if rc == 0:
-        write_log_append(dev.log, LOG_WRITE, offset, length, buf)
-    write_log_unlock(dev.log)
-    return rc
+        rc = write_all(dev, buf, length, offset)
+    else:
+        write_log_lock(dev.log)
+        rc = write_all(dev, buf, length, offset)
+        if rc == 0:
+            write_log_append(dev.log, LOG_WRITE, offset, length, buf)
+        write_log_unlock(dev.log)
+    return count(dev, &dev.writes, &dev.bytes_written, rc, length)
 
 
 cdef int flush_all(device_t *dev) noexcept nogil:
@@ -222,16 +237,17 @@ cdef void discard_all(device_t *dev, uint64_t offset, uint64_t length) noexcept 
 cdef void device_discard(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
     if dev.log == NULL:
         discard_all(dev, offset, length)
-        return
-    write_log_lock(dev.log)
-    discard_all(dev, offset, length)
-    write_log_append(dev.log, LOG_DISCARD, offset, length, NULL)
-    write_log_unlock(dev.log)
+    else:
+        write_log_lock(dev.log)
+        discard_all(dev, offset, length)
+        write_log_append(dev.log, LOG_DISCARD, offset, length, NULL)
+        write_log_unlock(dev.log)
+    count(dev, &dev.discards, &dev.bytes_discarded, 0, length)
 
 
 cdef uint64_t device_next_data(device_t *dev, uint64_t offset) noexcept nogil:
     cdef off_t data
-    if dev.is_block:
+    if dev.is_block or dev.reader != NULL:
         return offset
     data = lseek(dev.fd, <off_t> offset, SEEK_DATA)
     if data >= 0:
@@ -346,9 +362,14 @@ cdef class Device:
     @property
     def counters(self):
         return {
+            "reads": load64(&self.dev.reads),
             "bytes_read": load64(&self.dev.bytes_read),
+            "writes": load64(&self.dev.writes),
             "bytes_written": load64(&self.dev.bytes_written),
+            "discards": load64(&self.dev.discards),
+            "bytes_discarded": load64(&self.dev.bytes_discarded),
             "flushes": load64(&self.dev.flushes),
+            "errors": load64(&self.dev.errors),
         }
 
     def pread(self, length, offset):
@@ -473,6 +494,8 @@ cdef class Device:
             fd = self.dev.fd
             self.dev.fd = -1
             os.close(fd)
+        self.dev.reader = NULL
+        self.owner = None
 
     def __enter__(self):
         return self

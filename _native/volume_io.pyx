@@ -40,10 +40,10 @@ from lvolfs._native.device cimport (
     device_zero,
 )
 from lvolfs._native.faults cimport FAULT_LOST_MARK, FAULT_REUSE_EARLY, FAULT_SHORT_WRITE
+from lvolfs._native.io_stats cimport io_stat_end, io_ticks
 from lvolfs._native.scratch cimport scratch_get
 from lvolfs._native.sync cimport (
     add32,
-    add64,
     gate_close,
     gate_enter,
     gate_exit,
@@ -147,14 +147,13 @@ cdef int read_inside(blob_t *blob, uint8_t *at, uint64_t offset, uint64_t length
 
 
 cdef int blob_read(blob_t *blob, void *buf, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint64_t began = io_ticks()
     cdef uint32_t shard = gate_enter(&blob.store.gate)
     cdef int rc = check_range(blob, offset, length, False)
     if rc == 0:
         rc = read_inside(blob, <uint8_t *> buf, offset, length)
     gate_exit(&blob.store.gate, shard)
-    if rc == 0:
-        add64(&blob.reads, 1)
-        add64(&blob.bytes_read, length)
+    io_stat_end(blob.stats.read, shard, rc, length, began)
     return rc
 
 
@@ -345,6 +344,7 @@ cdef int blob_write(
     blob_t *blob, const void *buf, uint64_t offset, uint64_t length
 ) noexcept nogil:
     cdef const uint8_t *at = <const uint8_t *> buf
+    cdef uint64_t began = io_ticks()
     cdef uint64_t done = 0
     cdef uint32_t shard
     cdef int rc
@@ -356,11 +356,8 @@ cdef int blob_write(
         gate_exit(&blob.store.gate, shard)
         if rc != -ENOSPC or not worth_retrying(blob.store):
             break
-    if rc:
-        return note_lost_write(blob, rc)
-    add64(&blob.writes, 1)
-    add64(&blob.bytes_written, length)
-    return 0
+    io_stat_end(blob.stats.write, shard, rc, length, began)
+    return note_lost_write(blob, rc) if rc else 0
 
 
 cdef bint shows_nothing(blob_t *blob, uint64_t offset) noexcept nogil:
@@ -479,7 +476,7 @@ cdef int release_range(blob_t *blob, uint32_t first, uint32_t end) noexcept nogi
     return rc
 
 
-cdef int blob_unmap(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil:
+cdef int unmap_range(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil:
     cdef uint64_t cluster_size = blob.store.cluster_size
     cdef uint32_t shard = gate_enter(&blob.store.gate)
     cdef int rc = check_range(blob, offset, length, True)
@@ -498,7 +495,15 @@ cdef int blob_unmap(blob_t *blob, uint64_t offset, uint64_t length) noexcept nog
     return rc
 
 
+cdef int blob_unmap(blob_t *blob, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef uint64_t began = io_ticks()
+    cdef int rc = unmap_range(blob, offset, length)
+    io_stat_end(blob.stats.unmap, 0, rc, length, began)
+    return rc
+
+
 cdef int blob_unmap_cluster(blob_t *blob, uint32_t c) noexcept nogil:
+    cdef uint64_t began = io_ticks()
     cdef uint64_t cluster_size = blob.store.cluster_size
     cdef uint32_t shard = gate_enter(&blob.store.gate)
     cdef int rc = check_range(blob, c * cluster_size, cluster_size, True)
@@ -508,6 +513,7 @@ cdef int blob_unmap_cluster(blob_t *blob, uint32_t c) noexcept nogil:
     gate_exit(&blob.store.gate, shard)
     if rc == 0 and blob.thin and not over_parent:
         rc = release_range(blob, c, c + 1)
+    io_stat_end(blob.stats.unmap, shard, rc, cluster_size, began)
     return note_lost_write(blob, rc)
 
 

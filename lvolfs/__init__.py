@@ -1,5 +1,6 @@
 """SPDK logical volume stores as files, with delta replica rebuild."""
 
+from lvolfs.delta import starting
 from lvolfs.delta.checksum_table import ChecksumTable
 from lvolfs.delta.diff import DiffReport, diff
 from lvolfs.delta.jobs import Job
@@ -7,6 +8,8 @@ from lvolfs.delta.rebuild import rebuild
 from lvolfs.delta.rebuild_report import RebuildReport
 from lvolfs.lvstore.lvol import Lvol, LvolNotFound
 from lvolfs.lvstore.store import DamagedBlob, Lvstore
+
+assert starting  # importing it lets lvols start checksums and copies
 
 __version__ = "0.1.0"
 

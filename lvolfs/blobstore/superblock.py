@@ -227,8 +227,14 @@ def plan_superblock(
     """
     if block_size not in (512, 4096):
         raise OSError(errno.EINVAL, f"block size {block_size}: it must be 512 or 4096")
-    if cluster_size <= 0 or cluster_size % PAGE or cluster_size < page_size:
-        raise OSError(errno.EINVAL, f"cluster size {cluster_size}: it must be a multiple of 4096")
+    if page_size < PAGE or page_size & (page_size - 1):
+        raise OSError(
+            errno.EINVAL, f"metadata page size {page_size}: a power of two from {PAGE} on is needed"
+        )
+    if cluster_size <= 0 or cluster_size % page_size:
+        raise OSError(
+            errno.EINVAL, f"cluster size {cluster_size}: it must be a multiple of {page_size}"
+        )
     if cluster_size >= 1 << 32:
         raise OSError(errno.EINVAL, f"cluster size {cluster_size}: it must be less than 4 GiB")
     if not 1 <= md_ratio <= 10000:

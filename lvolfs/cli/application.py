@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from lvolfs import __version__
-from lvolfs.cli import opening, output
+from lvolfs.cli import listening, opening, output
 
 VERBS: Final = {
     "create": "store_commands.create",
@@ -48,8 +48,11 @@ def root(
     *,
     rpc_socket: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Talk to the daemon behind this socket."),
+        typer.Option(metavar="PATH|tls://HOST:PORT", help="Talk to the daemon behind this socket."),
     ] = None,
+    rpc_tls_cert: listening.TlsCert = None,
+    rpc_tls_key: listening.TlsKey = None,
+    rpc_tls_ca: listening.TlsCa = None,
     external_snapshot: opening.ExternalSnapshots = None,
     version: Annotated[
         bool,
@@ -69,6 +72,7 @@ def root(
 ) -> None:
     del version, include_dir  # their callbacks have acted
     opening.rpc_socket = rpc_socket
+    opening.credentials = listening.parse_credentials(rpc_tls_cert, rpc_tls_key, rpc_tls_ca)
     opening.external_snapshots = {}
     opening.external_snapshots = opening.parse_external_snapshots(external_snapshot)
 

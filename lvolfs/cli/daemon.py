@@ -1,4 +1,4 @@
-"""The process behind a mount: into the background once the mount answers, with its errors
+"""A process in the background: detached once it is ready, with its errors
 told in the foreground until then."""
 
 import logging
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lvolfs.cli.failure import DONE, FAILED
+from lvolfs.cli.failure import DONE, FAILED, CommandFailedError
 
 _HEADER = struct.Struct("=II")
 """Exit status and length of the message that follows, from the daemon to its parent."""
@@ -45,6 +45,28 @@ def _install(handler: logging.Handler) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if os.environ.get("LVOLFS_DEBUG") else logging.INFO)
+
+
+def start(
+    serve: Callable[[Callable[[], None]], None],
+    *,
+    foreground: bool,
+    describe: Callable[[Exception], str],
+    log_file: str | None,
+    fallback_log: str,
+) -> None:
+    """Runs serve(on_ready) here, or in the background; then returns once it is ready."""
+    if foreground:
+        log_to_stderr()
+        serve(lambda: None)
+        return
+    if log_file is not None:
+        check_log_file(log_file)
+    status, message = in_background(
+        serve, describe=describe, log_file=log_file, fallback_log=fallback_log
+    )
+    if status:
+        raise CommandFailedError(message)
 
 
 def in_background(

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 
 from lvolfs.cli import arguments, output
-from lvolfs.cli.amounts import format_size
+from lvolfs.cli.amounts import format_size, parse_size
 from lvolfs.cli.following import IN_PROGRESS
 from lvolfs.cli.opening import Session, open_target
 
@@ -17,7 +17,10 @@ REFRESH = 0.5
 
 def jobs(
     words: Annotated[
-        list[str], typer.Argument(metavar="TARGET | cancel TARGET ID", help="Where to look.")
+        list[str],
+        typer.Argument(
+            metavar="TARGET | cancel TARGET ID | rate TARGET ID SIZE", help="Where to look."
+        ),
     ],
     *,
     watch: Annotated[
@@ -25,15 +28,20 @@ def jobs(
     ] = False,
     json: arguments.Json = False,
 ) -> None:
-    """Checksum registrations and copies of a store; `jobs cancel TARGET ID` ends one."""
+    """Checksum registrations, copies and rebuilds of a store; `jobs cancel TARGET ID` ends one,
+    `jobs rate TARGET ID SIZE` changes its bytes per second (0: no limit)."""
     match words:
         case ["cancel", target, number] if number.isdecimal():
             _cancel(target, int(number), json=json)
+        case ["rate", target, number, rate] if number.isdecimal():
+            _set_rate(target, int(number), parse_size(rate), json=json)
         case [target]:
             with open_target(target) as session:
                 _show(session, watch=watch, json=json)
         case _:
-            raise typer.BadParameter("write: jobs TARGET, or: jobs cancel TARGET ID")
+            raise typer.BadParameter(
+                "write: jobs TARGET, jobs cancel TARGET ID, or jobs rate TARGET ID SIZE"
+            )
 
 
 def _cancel(target: str, number: int, *, json: bool) -> None:
@@ -43,6 +51,16 @@ def _cancel(target: str, number: int, *, json: bool) -> None:
         output.print_json(job)
     else:
         output.say(f"job {number} ({job['kind']} of {job['lvol']}) is told to stop")
+
+
+def _set_rate(target: str, number: int, rate: int, *, json: bool) -> None:
+    with open_target(target) as session:
+        job = session.call("lvolfs_set_job_rate", id=number, rate=rate)
+    if json:
+        output.print_json(job)
+    else:
+        limit = f"at most {format_size(rate)}/s" if rate else "as fast as it can"
+        output.say(f"job {number} ({job['kind']} of {job['lvol']}) goes on {limit}")
 
 
 def _show(session: Session, *, watch: bool, json: bool) -> None:

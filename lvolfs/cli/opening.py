@@ -18,6 +18,7 @@ from lvolfs.lvstore.store import Lvstore
 from lvolfs.rpc import registry
 from lvolfs.rpc.client import Caller, Client, LocalCaller
 from lvolfs.rpc.target import Target
+from lvolfs.rpc.tls import Credentials
 
 
 @dataclass
@@ -60,6 +61,9 @@ def _is_uuid(text: str) -> bool:
 
 rpc_socket: str | None = None
 """Set by the option --rpc-socket: the daemon to talk to, whatever the registry says."""
+
+credentials: Credentials | None = None
+"""Set by the options --rpc-tls-*: what to show a daemon behind tls://."""
 
 external_snapshots: dict[str, str] = {}
 """Set by the options --external-snapshot: where the files of external snapshots are."""
@@ -115,12 +119,17 @@ def _why_unreachable(text: str, error: OSError) -> str:
     return f"{text}: {os.strerror(error.errno or errno.EIO)}"
 
 
+def connect(address: str) -> Client:
+    """To a socket's path, or tls://HOST:PORT."""
+    return Client(address, credentials=credentials)
+
+
 @contextmanager
 def open_target(text: str, *, write: bool = False) -> Iterator[Session]:
     """Connects to the daemon that holds TARGET, or opens the store here, for writing or not."""
     path = find_daemon(text)
     if path is not None:
-        with Client(path) as client:
+        with connect(path) as client:
             yield Session(client, text, None)
         return
     from lvolfs.rpc import methods  # fills the method table; a daemon has its own

@@ -1,5 +1,6 @@
 """rebuild: a replica brought up to date from another, layer by layer."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,15 +9,8 @@ import typer
 from lvolfs.cli import arguments, output
 from lvolfs.cli.amounts import counted, format_size
 from lvolfs.cli.failure import CommandFailedError
-from lvolfs.cli.following import progress
-from lvolfs.cli.opening import Session, open_target, split_target
-from lvolfs.delta.jobs import Job, JobRegistry
-from lvolfs.delta.rebuild import start_replica_rebuild
-from lvolfs.delta.rebuild_report import RebuildReport
-from lvolfs.delta.replica import LocalReplica, Replica
-from lvolfs.rpc.remote_replica import RemoteReplica
-
-POLL = 0.1
+from lvolfs.cli.following import follow
+from lvolfs.cli.opening import open_target, split_target
 
 
 def rebuild(
@@ -40,27 +34,22 @@ def rebuild(
     source_target, source_lvol = _split(source)
     destination_target, destination_lvol = _split(destination)
     _refuse_same(source_target, destination_target)
-    with (
-        open_target(source_target, write=True) as here,
-        open_target(destination_target, write=True) as there,
-    ):
-        lvol = here.call("lvolfs_get_lvol", name=here.lvol(source_lvol))
-        job = start_replica_rebuild(
-            _replica(here),
-            lvol["name"],
-            _replica(there),
-            destination_lvol.rpartition("/")[2],
-            jobs=JobRegistry("rebuild"),
+    with open_target(source_target, write=True) as session:
+        job = session.call(
+            "lvolfs_rebuild",
+            source=session.lvol(source_lvol),
+            volume=destination_lvol.rpartition("/")[2],
+            path=os.path.abspath(destination_target),  # noqa: PTH100
             algorithm=algorithm,
             verify=verify,
             rate=rate or 0,
-            source_uuid=lvol["uuid"],
         )
-        _wait(job, f"rebuild {lvol['name']}")
-    job.raise_if_failed()
-    report = job.result
+        job = follow(session, job, f"rebuild {job['lvol']}")
+    if job["state"] != "complete":
+        raise CommandFailedError(job["error"] or f"the rebuild was {job['state']}")
+    report = job["result"]
     if json:
-        output.print_json(report.as_dict())
+        output.print_json(report)
     else:
         _show(report)
 
@@ -82,47 +71,28 @@ def _refuse_same(source: str, destination: str) -> None:
         )
 
 
-def _replica(session: Session) -> Replica:
-    if session.local_store is not None:
-        return LocalReplica(session.local_store)
-    return RemoteReplica(session.caller)
-
-
-def _wait(job: Job, label: str) -> None:
-    """Ctrl-C stops the rebuild where it can go on later."""
-    try:
-        with progress(label) as report:
-            while not job.wait(POLL):
-                report(job.done, job.total, job.bytes)
-    except BaseException:
-        job.cancel()
-        job.wait()
-        raise
-
-
-def _show(report: RebuildReport) -> None:
-    document: dict[str, Any] = report.as_dict()
+def _show(report: dict[str, Any]) -> None:
     columns = ("layer", "kind", "done by", "owned", "differing", "copied", "unmapped", "moved", "s")
     rows = [
         (
-            layer.name,
-            layer.kind,
-            layer.action + (" (resumed)" if layer.resumed else ""),
-            str(layer.owned),
-            str(layer.differing),
-            str(layer.copied),
-            str(layer.unmapped),
-            format_size(layer.bytes_moved),
-            f"{layer.seconds:.2f}",
+            layer["name"],
+            layer["kind"],
+            layer["action"] + (" (resumed)" if layer["resumed"] else ""),
+            str(layer["owned"]),
+            str(layer["differing"]),
+            str(layer["copied"]),
+            str(layer["unmapped"]),
+            format_size(layer["bytes_moved"]),
+            f"{layer['seconds']:.2f}",
         )
-        for layer in report.layers
+        for layer in report["layers"]
     ]
     output.show(output.table(columns, rows, right="owned differing copied unmapped moved s"))
-    totals = document["totals"]
+    totals = report["totals"]
     output.say(
-        f"{report.volume} on {report.destination} is up to date: "
+        f"{report['volume']} on {report['destination']} is up to date: "
         f"{counted(totals['copied'], 'cluster')} copied, {totals['unmapped']} unmapped, "
-        f"{format_size(totals['bytes_moved'])} moved in {report.seconds:.2f} s"
+        f"{format_size(totals['bytes_moved'])} moved in {report['seconds']:.2f} s"
     )
-    for name in report.left_alone:
+    for name in report["left_alone"]:
         output.note(f"left alone: {name}")

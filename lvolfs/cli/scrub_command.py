@@ -13,7 +13,7 @@ from lvolfs.cli.explanation import explain
 from lvolfs.cli.failure import MISMATCH, CommandFailedError
 from lvolfs.cli.opening import Session, open_target
 from lvolfs.delta.content import Content
-from lvolfs.rpc.documents import join_clusters
+from lvolfs.report.documents import join_clusters
 from lvolfs.rpc.errors import RpcError
 
 BATCH = 32

@@ -10,7 +10,7 @@ from lvolfs.cli import arguments, output
 from lvolfs.cli.amounts import Size, format_size, parse_size
 from lvolfs.cli.opening import open_target
 from lvolfs.lvstore.store import Lvstore
-from lvolfs.rpc.documents import store_document
+from lvolfs.report.documents import store_document
 
 
 def create(

@@ -113,14 +113,15 @@ def start_replica_rebuild(
     verify: bool = True,
     rate: int = 0,
     source_uuid: str = "",
+    held: ExitStack | None = None,
 ) -> Job:
-    """start_rebuild() between any two replicas, as a job of `jobs`."""
-    chosen = parse_algorithm(algorithm)
-    if not name or "/" in name or "\0" in name:
-        raise OSError(errno.EINVAL, f"{name!r} is not a name for a volume")
-    held = ExitStack()
-    held.enter_context(_alone(destination.location, name))
+    """start_rebuild() between any two replicas, as a job of `jobs`. `held` is closed when the
+    job has ended, or at once if it cannot be started."""
+    held = ExitStack() if held is None else held
     try:
+        chosen = parse_algorithm(algorithm)
+        _check_name(name)
+        held.enter_context(_alone(destination.location, name))
         job = Job(
             "rebuild",
             lvol=source_name,
@@ -142,6 +143,11 @@ def start_replica_rebuild(
         held.close()
         raise
     return jobs.start(job, lambda _: run.run(), held)
+
+
+def _check_name(name: str) -> None:
+    if not name or "/" in name or "\0" in name:
+        raise OSError(errno.EINVAL, f"{name!r} is not a name for a volume")
 
 
 @contextmanager

@@ -55,6 +55,7 @@ def format_store(
     block_size: int | None,
     force: bool,
     md_ratio: int,
+    md_page_size: int = PAGE,
     discard: bool = True,
 ) -> None:
     """Writes an empty store. A file that is not there is made, `size` bytes long. Without
@@ -74,6 +75,7 @@ def format_store(
                 device.size if size is None else size,
                 cluster_size=cluster_size,
                 block_size=block_size or (device.block_size if device.is_block else PAGE),
+                page_size=md_page_size,
                 md_ratio=md_ratio,
             )
             _fit_size(device, size)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from lvolfs._native.blob import Blob
 from lvolfs._native.device import Device
 from lvolfs.blobstore.descriptors import BlobMetadata, DataReadOnly
 from lvolfs.lvstore import lvol_xattrs, parents, resizing, snapshots
-from lvolfs.lvstore.external import external_id_of
+from lvolfs.lvstore.external import Source, external_id_of
 from lvolfs.lvstore.holds import Claim, Holds, OpenToken
 from lvolfs.lvstore.names import renamed_field, text_field
 
@@ -19,6 +19,22 @@ if TYPE_CHECKING:
     from lvolfs._native.blob import Bytes
     from lvolfs.delta.jobs import Job
     from lvolfs.lvstore.store import Lvstore
+
+
+class Starter(Protocol):
+    """What an lvol can start that is done one layer up."""
+
+    def register_checksums(
+        self, lvol: Lvol, clusters: Iterable[int | range] | None, algorithm: str
+    ) -> Job: ...
+
+    def shallow_copy(
+        self,
+        lvol: Lvol,
+        destination: Lvol | str | os.PathLike[str],
+        clusters: Iterable[int | range] | None,
+        deep: bool,
+    ) -> Job: ...
 
 
 class LvolNotFound(FileNotFoundError):  # noqa: N818
@@ -36,6 +52,9 @@ class Lvol:
 
     Data calls run in parallel from any thread. What is written is durable after `flush`.
     """
+
+    starter: ClassVar[Starter]
+    """Set by the layer above; importing lvolfs is enough."""
 
     def __init__(
         self,
@@ -314,9 +333,10 @@ class Lvol:
         snapshot, own descendant, another store; EEXIST: is its parent already."""
         parents.set_parent(self, snapshot)
 
-    def set_external_parent(self, path: str, snapshot_id: str | None = None) -> None:
-        """What it does not own will show the file or device at `path`."""
-        parents.set_external_parent(self, path, snapshot_id)
+    def set_external_parent(self, source: Source, snapshot_id: str | None = None) -> None:
+        """What it does not own will show the file or device at a path, or a read-only lvol of
+        another store."""
+        parents.set_external_parent(self, source, snapshot_id)
 
     def set_read_only(self) -> None:
         """Forbids writing for good; it counts as a snapshot from then on."""
@@ -341,9 +361,7 @@ class Lvol:
         self, clusters: Iterable[int | range] | None = None, algorithm: str = "xxh3"
     ) -> Job:
         """See lvolfs.delta.checksums.register."""
-        from lvolfs.delta.checksums import register
-
-        return register(self, clusters, algorithm)
+        return self.starter.register_checksums(self, clusters, algorithm)
 
     def shallow_copy(
         self,
@@ -352,9 +370,7 @@ class Lvol:
         deep: bool = False,
     ) -> Job:
         """See lvolfs.delta.copy.shallow_copy."""
-        from lvolfs.delta.copy import shallow_copy
-
-        return shallow_copy(self, destination, clusters, deep)
+        return self.starter.shallow_copy(self, destination, clusters, deep)
 
     # -- xattrs
 

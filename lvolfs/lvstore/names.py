@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 from lvolfs.blobstore.descriptors import BlobMetadata, decode_name, encode_name
 
-# What every SPDK loads; Longhorn's fork allows 255.
-NAME_MAX = 63
+# What Longhorn's SPDK allows. Upstream's loads a store only if no name has more than 63 bytes.
+NAME_MAX = 255
 NAME_FIELD = 64
+LONG_NAME_FIELD = 256
 
 
 def check_name(name: str, what: str) -> None:
@@ -36,8 +37,10 @@ def fits_a_file_name(name: str) -> bool:
 
 
 def name_field(name: str) -> bytes:
-    """The name xattr of a new lvol: a fixed field, padded with NUL, as SPDK writes it."""
-    return encode_name(name).ljust(NAME_FIELD, b"\0")
+    """The name xattr of a new lvol: a fixed field, padded with NUL. That of upstream's SPDK if
+    the name fits, else that of Longhorn's."""
+    raw = encode_name(name)
+    return raw.ljust(NAME_FIELD if len(raw) < NAME_FIELD else LONG_NAME_FIELD, b"\0")
 
 
 def renamed_field(name: str) -> bytes:

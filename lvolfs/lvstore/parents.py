@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lvolfs.blobstore.descriptors import BlobMetadata, Invalid
 from lvolfs.lvstore.behind_the_end import keep_zeros_behind_parent
-from lvolfs.lvstore.external import default_external_id, external_id_field
+from lvolfs.lvstore.external import Source, default_external_id, external_id_field
 from lvolfs.lvstore.lvol_xattrs import without_checksums
 from lvolfs.lvstore.snapshots import inherit_parent, name_parent
 
@@ -170,12 +170,12 @@ def set_parent(lvol: Lvol, snapshot: Lvol) -> None:
         store.notify("changed", lvol)
 
 
-def set_external_parent(lvol: Lvol, path: str, snapshot_id: str | None) -> None:
+def set_external_parent(lvol: Lvol, source: Source, snapshot_id: str | None) -> None:
     store = lvol.store
     with store.changing():
         _check(lvol)
         lvol.check_idle()
-        snapshot_id = snapshot_id or default_external_id(path)
+        snapshot_id = snapshot_id or default_external_id(source)
         field = external_id_field(snapshot_id)
         if not lvol.is_thin:
             raise OSError(
@@ -186,7 +186,7 @@ def set_external_parent(lvol: Lvol, path: str, snapshot_id: str | None) -> None:
                 errno.EEXIST,
                 f"external snapshot {snapshot_id!r} is the parent of lvol {lvol.name!r} already",
             )
-        device = store.externals.add(snapshot_id, path, store.cluster_size)
+        device = store.externals.add(snapshot_id, source, store.cluster_size)
         metadata = lvol.metadata.copy()
         inherit_parent(metadata, BlobMetadata())
         metadata.internal["EXTSNAP"] = field

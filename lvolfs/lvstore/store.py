@@ -27,6 +27,7 @@ from lvolfs.blobstore.superblock import (
 from lvolfs.lvstore.closing import mark_clean
 from lvolfs.lvstore.external import (
     ExternalSnapshots,
+    Source,
     default_external_id,
     external_id_field,
     external_id_of,
@@ -77,7 +78,7 @@ class Lvstore:
         device: Device,
         superblock: Superblock,
         loaded: LoadedStore,
-        external_snapshots: Mapping[str, str] | None,
+        external_snapshots: Mapping[str, Source] | None,
     ) -> None:
         self.path = path
         self.lock = threading.RLock()
@@ -91,7 +92,7 @@ class Lvstore:
         self.replayed = loaded.contents.replayed
         # (object, text): what opening for writing put right
         self.repairs: list[tuple[str, str]] = []
-        self.externals = ExternalSnapshots(external_snapshots)
+        self.externals = ExternalSnapshots(self, external_snapshots)
         self._device = device
         self._superblock = superblock
         self._lvols = LvolTable()
@@ -118,16 +119,18 @@ class Lvstore:
         block_size: int | None = None,
         force: bool = False,
         md_ratio: int = 100,
+        md_page_size: int = PAGE,
         discard: bool = True,
-        external_snapshots: Mapping[str, str] | None = None,
+        external_snapshots: Mapping[str, Source] | None = None,
     ) -> Lvstore:
         """Makes a store on a file or block device and opens it.
 
         size: bytes; needed for a file that does not exist, and extends a shorter one.
         block_size: 512 or 4096 (the default for files) bytes. md_ratio: metadata pages per
-        100 clusters. discard: give back the space that the device takes on its host. Raises
-        OSError: EEXIST when the device holds anything (unless `force`), EINVAL for sizes that
-        cannot be, ENOSPC when it is too small, EBUSY when it is in use.
+        100 clusters. md_page_size: bytes apart that metadata pages lie, a power of two; each
+        has 4096 bytes of content. discard: give back the space that the device takes on its
+        host. Raises OSError: EEXIST when the device holds anything (unless `force`), EINVAL for
+        sizes that cannot be, ENOSPC when it is too small, EBUSY when it is in use.
         """
         format_store(
             path,
@@ -137,6 +140,7 @@ class Lvstore:
             block_size=block_size,
             force=force,
             md_ratio=md_ratio,
+            md_page_size=md_page_size,
             discard=discard,
         )
         return cls.open(path, external_snapshots=external_snapshots)
@@ -147,15 +151,16 @@ class Lvstore:
         path: str,
         *,
         read_only: bool = False,
-        external_snapshots: Mapping[str, str] | None = None,
+        external_snapshots: Mapping[str, Source] | None = None,
         force_replay: bool = False,
     ) -> Lvstore:
         """Opens a store; after a crash it is replayed and interrupted operations repaired.
 
-        external_snapshots: path of the file or device for each external snapshot id; lvols
-        whose external snapshot is missing open as degraded. force_replay: read all metadata
-        instead of believing the masks of a cleanly closed store. Raises FormatError (an
-        OSError) for anything that is not a store, OSError(EBUSY) when it is in use.
+        external_snapshots: for each external snapshot id the path of a file or device, or a
+        read-only lvol of another store; lvols whose one is missing open as degraded.
+        force_replay: read all metadata instead of believing the masks of a cleanly closed
+        store. Raises FormatError (an OSError) for anything that is not a store, OSError(EBUSY)
+        when it is in use.
         """
         device = Device(path, read_only=read_only)
         try:
@@ -457,18 +462,19 @@ class Lvstore:
             return lvol
 
     def create_external_clone(
-        self, name: str, path: str, *, snapshot_id: str | None = None
+        self, name: str, source: Source, *, snapshot_id: str | None = None
     ) -> Lvol:
-        """A thin volume that shows the file or block device at `path` until written to.
+        """A thin volume that shows, until written to, the file or block device at a path, or a
+        read-only lvol of another store.
 
-        snapshot_id: what the store keeps to know it by (default: a uuid made of the path).
-        Its size has to be a multiple of the cluster size (EINVAL).
+        snapshot_id: what the store keeps to know it by (default: a uuid made of the path, the
+        lvol's uuid). Its size has to be a multiple of the cluster size (EINVAL).
         """
         with self.changing():
             self.check_new_name(name)
-            snapshot_id = snapshot_id or default_external_id(path)
+            snapshot_id = snapshot_id or default_external_id(source)
             field = external_id_field(snapshot_id)
-            external = self.externals.add(snapshot_id, path, self.cluster_size)
+            external = self.externals.add(snapshot_id, source, self.cluster_size)
             count = self.clusters_for(external.size, f"lvol {name!r}")
             metadata = BlobMetadata(xattrs=new_identity(name), internal={"EXTSNAP": field})
             metadata.invalid |= Invalid.THIN | Invalid.EXTERNAL_SNAPSHOT

@@ -79,7 +79,7 @@ class Attributes:
         return entry
 
     def modified_ns(self, lvol: Lvol) -> int:
-        writes = lvol.blob.counters["writes"]
+        writes = lvol.blob.writes
         seen = self._modified.get(lvol.uuid)
         if seen is None:
             modified = time.time_ns() if writes else creation_ns(lvol)
@@ -91,7 +91,7 @@ class Attributes:
         return modified
 
     def set_modified(self, lvol: Lvol, moment_ns: int) -> None:
-        self._modified[lvol.uuid] = (lvol.blob.counters["writes"], moment_ns)
+        self._modified[lvol.uuid] = (lvol.blob.writes, moment_ns)
 
     def touch(self, lvol: Lvol) -> None:
         self.set_modified(lvol, time.time_ns())

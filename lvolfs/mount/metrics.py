@@ -1,14 +1,10 @@
-"""Prometheus metrics of a mount, read from native counters when somebody asks."""
+"""What the lane of a mount has counted, for Prometheus."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-
-from lvolfs.delta import jobs
-from lvolfs.lvstore.store import Lvstore
 
 if TYPE_CHECKING:
     from lvolfs._native.lane import Lane
@@ -63,11 +59,10 @@ OPERATIONS = {
 }
 
 
-class MountCollector(Collector):
-    """Counters of the lane, clusters of the store, jobs."""
+class LaneCollector(Collector):
+    """FUSE requests, their errors, bytes and open files."""
 
-    def __init__(self, store: Lvstore, lane: "Lane") -> None:
-        self._store = store
+    def __init__(self, lane: "Lane") -> None:
         self._lane = lane
 
     def collect(self) -> Iterable[Metric]:
@@ -89,38 +84,3 @@ class MountCollector(Collector):
         yield GaugeMetricFamily(
             "lvolfs_open_handles", "Open volume and snapshot files", value=self._lane.open_handles
         )
-        clusters = GaugeMetricFamily(
-            "lvolfs_store_clusters", "Clusters of the store by state", labels=["state"]
-        )
-        free = self._store.free_clusters
-        clusters.add_metric(["free"], free)
-        clusters.add_metric(["used"], self._store.total_clusters - free)
-        yield clusters
-        yield GaugeMetricFamily(
-            "lvolfs_store_cluster_size_bytes", "Cluster size", value=self._store.cluster_size
-        )
-        lvols = GaugeMetricFamily("lvolfs_store_lvols", "Lvols by type", labels=["type"])
-        lvols.add_metric(["volume"], len(self._store.volumes))
-        lvols.add_metric(["snapshot"], len(self._store.snapshots))
-        lvols.add_metric(["damaged"], len(self._store.damaged))
-        yield lvols
-        active = GaugeMetricFamily(
-            "lvolfs_jobs", "Jobs by kind and state", labels=["kind", "state"]
-        )
-        counts: dict[tuple[str, str], int] = {}
-        for job in jobs.registry(self._store).list():
-            counts[job.kind, job.state] = counts.get((job.kind, job.state), 0) + 1
-        for (kind, state), count in sorted(counts.items()):
-            active.add_metric([kind, state], count)
-        yield active
-
-
-class Metrics:
-    """A registry of its own, so that several stores of a process keep apart."""
-
-    def __init__(self, store: Lvstore, lane: "Lane") -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(MountCollector(store, lane))
-
-    def text(self) -> bytes:
-        return generate_latest(self._registry)

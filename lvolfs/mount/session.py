@@ -7,27 +7,25 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyfuse3
 import trio
+from prometheus_client.registry import Collector
 
 from lvolfs._native.lane import Lane
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.mount import mountpoint as mounts
 from lvolfs.mount.control_channel import ControlChannel
 from lvolfs.mount.invalidation import Invalidator
-from lvolfs.mount.metrics import Metrics
+from lvolfs.mount.metrics import LaneCollector
 from lvolfs.mount.options import MountOptions, Transport
 from lvolfs.mount.status_files import StatusFiles
 from lvolfs.mount.tree import Tree
+from lvolfs.report.metrics import StoreCollector, metrics_text
 
 _log = logging.getLogger(__name__)
-
-Task = Callable[..., Awaitable[Any]]
-"""An async function that runs as long as the mount and calls task_status.started()."""
 
 
 def prepare_mountpoint(mountpoint: str, *, allow_other: bool = False) -> str:
@@ -95,7 +93,8 @@ def _io_uring(transport: Transport) -> bool | None:
 
 
 class Session:
-    """A mounted store. The store stays open when the session ends."""
+    """A mounted store. The store stays open when the session ends. One at a time per process:
+    pyfuse3 has no more."""
 
     def __init__(self, store: Lvstore, mountpoint: str, options: MountOptions) -> None:
         self.store = store
@@ -120,7 +119,10 @@ class Session:
 
     def _begin(self, options: MountOptions) -> None:
         """Whatever is begun here is ended in reverse order by close()."""
-        status_files = StatusFiles(self.store, self.mountpoint, Metrics(self.store, self.lane).text)
+        self.collectors: list[Collector] = [StoreCollector(self.store), LaneCollector(self.lane)]
+        status_files = StatusFiles(
+            self.store, self.mountpoint, lambda: metrics_text(self.collectors)
+        )
         self.tree = Tree(
             self.store, self.lane, self.mountpoint, status_files, shared=options.allow_other
         )
@@ -136,21 +138,17 @@ class Session:
             self._ending.callback(self.store.events.remove, callback)
         self.lane.start()
 
-    async def run(self, on_ready: Callable[[], None] | None, tasks: Sequence[Task]) -> None:
-        """Serves until the store is unmounted, or SIGINT or SIGTERM comes."""
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until the store is unmounted or end() is called; has started when it answers."""
         async with trio.open_nursery() as nursery:
-            end = nursery.cancel_scope.cancel
+            self._stop = nursery.cancel_scope.cancel
             nursery.start_soon(pyfuse3.main)
-            nursery.start_soon(self._serve_control, end)
-            nursery.start_soon(self._end_on_signal, end)
+            nursery.start_soon(self._serve_control)
             # The first answer proves that the kernel and we agree.
             await trio.to_thread.run_sync(os.stat, self.mountpoint, abandon_on_cancel=True)
             self._check_transport()
-            for task in tasks:
-                await nursery.start(task)
-            if on_ready is not None:
-                on_ready()
             _log.info("store %s is mounted on %s", self.store.path, self.mountpoint)
+            task_status.started()
 
     def _check_transport(self) -> None:
         if self.lane.negotiated()["io_uring"]:
@@ -163,22 +161,21 @@ class Session:
                 "/sys/module/fuse/parameters/enable_uring",
             )
 
-    async def _serve_control(self, end: Callable[[], None]) -> None:
+    async def _serve_control(self) -> None:
         await ControlChannel(self.lane, self.tree).serve()
         _log.info("%s was unmounted", self.mountpoint)
         self._mounted = False
         pyfuse3.terminate()
-        end()
+        self._stop()
 
-    async def _end_on_signal(self, end: Callable[[], None]) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for number in signals:
-                _log.info("%s: unmounting %s", signal.Signals(number).name, self.mountpoint)
-                if not await trio.to_thread.run_sync(self._unmount, abandon_on_cancel=True):
-                    # The connection would live on with its users: end it from this side.
-                    self._mounted = False
-                    pyfuse3.terminate()
-                    end()
+    async def end(self) -> None:
+        """Takes the mount away, whoever uses it, while it is being served."""
+        gone = await trio.to_thread.run_sync(self._unmount, abandon_on_cancel=True)
+        if not gone and self._mounted:
+            # The connection would live on with its users: end it from this side.
+            self._mounted = False
+            pyfuse3.terminate()
+            self._stop()
 
     def _unmount(self) -> bool:
         """Takes the mount away, after the kernel has written back what it still has. False
@@ -216,25 +213,41 @@ def _sync_file_system(path: str) -> None:
         os.close(descriptor)
 
 
+async def _run(session: Session, on_ready: Callable[[], None] | None) -> None:
+    """Serves a mount until it is gone, or SIGINT or SIGTERM comes."""
+
+    async def end_on_signal() -> None:
+        async for number in signals:
+            _log.info("%s: unmounting %s", signal.Signals(number).name, session.mountpoint)
+            await session.end()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_on_signal)
+            async with trio.open_nursery() as serving:
+                await serving.start(session.run)
+                if on_ready is not None:
+                    on_ready()
+            nursery.cancel_scope.cancel()
+
+
 def serve_mount(
     store: Lvstore,
     mountpoint: str,
     options: MountOptions | None = None,
     *,
     on_ready: Callable[[], None] | None = None,
-    tasks: Sequence[Task] = (),
 ) -> None:
     """Mounts a store, serves it until it is unmounted or SIGINT or SIGTERM comes, closes it.
 
     To be called in the main thread of a process that does nothing else; afterwards the store
-    is marked clean. on_ready is called once the mount answers. tasks are started before that
-    with nursery.start() and cancelled at the end. Raises OSError when it cannot be mounted or
-    the store cannot be closed cleanly.
+    is marked clean. on_ready is called once the mount answers. Raises OSError when it cannot be
+    mounted or the store cannot be closed cleanly.
     """
     try:
         session = Session(store, mountpoint, options or MountOptions())
         try:
-            trio.run(session.run, on_ready, tasks)
+            trio.run(_run, session, on_ready)
         finally:
             session.close()
     finally:

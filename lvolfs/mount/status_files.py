@@ -8,7 +8,7 @@ from typing import Any
 from lvolfs.delta import checksums, jobs
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.lvstore.store import Lvstore
-from lvolfs.rpc import documents
+from lvolfs.report import documents
 
 
 def _json(document: Any) -> bytes:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lvolfs.delta.jobs import registry
-from lvolfs.lvstore.late_arrival import external_clones
+from lvolfs.lvstore.external import external_clones
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.rpc.base_bdevs import BaseBdev
 from lvolfs.rpc.target import Target
@@ -89,7 +89,7 @@ def _describe(
 
 
 def base_bdev_document(target: Target, bdev: BaseBdev) -> dict[str, Any]:
-    io_types = {"read", "flush", "reset"}
+    io_types = {"read"} if bdev.kind == "uring" else {"read", "flush", "reset"}
     if not bdev.read_only:
         io_types |= {"write", "write_zeroes"}
         if bdev.fallocate or bdev.kind == "malloc":
@@ -123,6 +123,15 @@ def by_creation(lvols: list[Lvol]) -> list[Lvol]:
     return sorted(lvols, key=lambda lvol: (lvol.creation_time, lvol.id))
 
 
+def _claim_of_lvol(target: Target, lvol: Lvol) -> str | None:
+    if lvol.busy == "copy" and lvol.writers:
+        return READ_MANY_WRITE_ONE
+    others = (store for store in target.stores if store is not lvol.store)
+    if any(external_clones(store, lvol.uuid) for store in others):
+        return READ_MANY_WRITE_NONE
+    return None
+
+
 def lvol_bdev_document(target: Target, lvol: Lvol) -> dict[str, Any]:
     store = lvol.store
     io_types = {"read", "flush", "reset", "seek_hole", "seek_data"}
@@ -151,29 +160,7 @@ def lvol_bdev_document(target: Target, lvol: Lvol) -> dict[str, Any]:
         num_blocks=lvol.size // store.block_size,
         uuid=lvol.uuid,
         creation_time=lvol.creation_time,
-        claim=READ_MANY_WRITE_ONE if lvol.busy == "copy" and lvol.writers else None,
+        claim=_claim_of_lvol(target, lvol),
         io_types=io_types,
         driver_specific={"lvol": driver},
     )
-
-
-def iostat_document(target: Target, found: BaseBdev | Lvol) -> dict[str, Any]:
-    """What was really counted since the store was opened. Devices count bytes, lvols also
-    requests; what is not counted is left out."""
-    if isinstance(found, BaseBdev):
-        store = target.store_on(found)
-        counted = {} if store is None else dict(store.engine.device.counters)
-        return {
-            "name": found.name,
-            "bytes_read": counted.get("bytes_read", 0),
-            "bytes_written": counted.get("bytes_written", 0),
-            "num_flush_ops": counted.get("flushes", 0),
-        }
-    counters = found.blob.counters
-    return {
-        "name": found.uuid,
-        "bytes_read": counters["bytes_read"],
-        "num_read_ops": counters["reads"],
-        "bytes_written": counters["bytes_written"],
-        "num_write_ops": counters["writes"],
-    }

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from lvolfs.blobstore.errors import FormatError
-from lvolfs.lvstore.late_arrival import external_arrived, external_left
+from lvolfs.lvstore.external import external_left
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.rpc.base_bdevs import BaseBdev, Kind, of_file, of_memory
@@ -15,10 +15,9 @@ from lvolfs.rpc.bdev_documents import (
     base_bdev_document,
     by_creation,
     claim_of,
-    iostat_document,
     lvol_bdev_document,
 )
-from lvolfs.rpc.errors import ERRNO_CODE, RpcError
+from lvolfs.rpc.errors import ERRNO_CODE, INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from lvolfs.rpc.table import U32, U64, method
 from lvolfs.rpc.target import Target
 
@@ -30,19 +29,17 @@ _log = logging.getLogger(__name__)
 
 def examine(target: Target, bdev: BaseBdev) -> None:
     """Opens the store that a new device holds, if it does, and serves the clones that wait
-    for it as their external snapshot."""
-    externals = {other.uuid: other.path for other in target.bdevs.list()}
+    for it, or for what is in its store, as their external snapshot."""
     try:
-        store = Lvstore.open(bdev.path, read_only=bdev.read_only, external_snapshots=externals)
+        store = Lvstore.open(bdev.path, read_only=bdev.read_only)
     except FormatError as error:
         _log.info("bdev %s holds no store: %s", bdev.name, error)
-    else:
-        if any(other.name == store.name for other in target.stores):
-            store.close()
-            raise OSError(errno.EEXIST, f"a store named '{store.name}' is open already")
-        target.add_store(store)
-    for store in target.stores:
-        external_arrived(store, bdev.uuid, bdev.path)
+        target.supply_externals()
+        return
+    if any(other.name == store.name for other in target.stores):
+        store.close()
+        raise OSError(errno.EEXIST, f"a store named '{store.name}' is open already")
+    target.add_store(store)
 
 
 def _add(target: Target, bdev: BaseBdev) -> str:
@@ -76,11 +73,21 @@ def aio_create(
     return _add(target, bdev)
 
 
-@method("bdev_uring_create", failure_code=ERRNO_CODE, takes_long=True)
+@method("bdev_uring_create", takes_long=True)
 def uring_create(
     target: Target, *, name: str, filename: str, block_size: U32 = 0, uuid: str | None = None
 ) -> str:
-    return _add(target, of_file("uring", name, filename, block_size, uuid=uuid))
+    try:
+        return _add(target, of_file("uring", name, filename, block_size, uuid=uuid))
+    except OSError as error:
+        # SPDK's module says no more than this, whatever the reason.
+        reason = RpcError.from_os_error(error, INTERNAL_ERROR)
+        raise RpcError(
+            INTERNAL_ERROR,
+            "Unable to create URING bdev.",
+            detail=reason.detail,
+            number=reason.number,
+        ) from error
 
 
 @method("bdev_malloc_create", failure_code=ERRNO_CODE)
@@ -107,7 +114,12 @@ def malloc_create(
     return _add(target, of_memory(name, num_blocks, block_size, uuid))
 
 
-@method("bdev_examine", failure_code=ERRNO_CODE, takes_long=True)
+@method(
+    "bdev_examine",
+    failure_code=ERRNO_CODE,
+    takes_long=True,
+    decode_error=(INVALID_PARAMS, "spdk_json_decode_object failed"),
+)
 def bdev_examine(target: Target, *, name: str) -> bool:
     with target.changing:
         bdev = target.find_bdev(name)
@@ -123,7 +135,7 @@ def wait_for_examine(target: Target) -> bool:
         return True
 
 
-@method("bdev_set_options")
+@method("bdev_set_options", decode_error=(INVALID_PARAMS, "Invalid parameters"))
 def set_options(
     target: Target,
     *,
@@ -194,11 +206,11 @@ def uring_rescan(target: Target, *, name: str) -> bool:
 # -- telling
 
 
-def _named(target: Target, name: str) -> BaseBdev | Lvol | None:
+def named_bdev(target: Target, name: str) -> BaseBdev | Lvol | None:
     return target.bdevs.find(name) or target.try_lvol(name)
 
 
-def _all(target: Target) -> list[BaseBdev | Lvol]:
+def all_bdevs(target: Target) -> list[BaseBdev | Lvol]:
     found: list[BaseBdev | Lvol] = []
     for bdev in target.bdevs.list():
         found.append(bdev)
@@ -217,40 +229,20 @@ def _document(target: Target, found: BaseBdev | Lvol) -> dict[str, Any]:
 POLL = 0.05
 
 
-@method("bdev_get_bdevs", takes_long=True)
+def _all_are_asked_for(params: Any) -> bool:
+    return not isinstance(params, dict) or params.get("name") is None
+
+
+@method("bdev_get_bdevs", takes_long=True, is_large=_all_are_asked_for)
 def get_bdevs(target: Target, *, name: str | None = None, timeout: U64 = 0) -> list[dict[str, Any]]:
     """timeout: milliseconds that a named bdev may take to appear."""
     if name is None:
-        return [_document(target, found) for found in _all(target)]
+        return [_document(target, found) for found in all_bdevs(target)]
     deadline = time.monotonic() + timeout / 1000
-    while (found := _named(target, name)) is None:
+    while (found := named_bdev(target, name)) is None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise RpcError.no_such_device(f"there is no bdev {name!r}")
         # Lvols come without telling the base devices: so look again soon in any case.
         target.bdevs.wait_changed(min(left, POLL))
     return [_document(target, found)]
-
-
-@method("bdev_get_iostat")
-def get_iostat(
-    target: Target,
-    *,
-    name: str | None = None,
-    per_channel: bool = False,
-    reset_mode: str = "none",
-) -> dict[str, Any]:
-    if per_channel or reset_mode != "none":
-        raise OSError(errno.EINVAL, "there are no channels, and the counters cannot be reset")
-    if name is None:
-        found = _all(target)
-    else:
-        named = _named(target, name)
-        if named is None:
-            raise RpcError.no_such_device(f"there is no bdev {name!r}")
-        found = [named]
-    return {
-        "tick_rate": 1_000_000_000,
-        "ticks": time.monotonic_ns(),
-        "bdevs": [iostat_document(target, each) for each in found],
-    }

@@ -10,7 +10,7 @@ from lvolfs.delta import checksums
 from lvolfs.delta.checksum_table import ChecksumTable
 from lvolfs.delta.jobs import registry
 from lvolfs.lvstore.lvol import Lvol
-from lvolfs.rpc import documents
+from lvolfs.report import documents
 from lvolfs.rpc.errors import INTERNAL_ERROR, RpcError
 from lvolfs.rpc.table import U64, method, own_method
 from lvolfs.rpc.target import Target

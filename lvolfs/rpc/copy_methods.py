@@ -9,7 +9,7 @@ from lvolfs.delta import jobs
 from lvolfs.delta.copy import shallow_copy
 from lvolfs.delta.jobs import Job, registry
 from lvolfs.lvstore.lvol import Lvol
-from lvolfs.rpc import documents
+from lvolfs.report import documents
 from lvolfs.rpc.bdev_documents import claim_of
 from lvolfs.rpc.checksum_methods import ClusterRuns, cluster_ranges
 from lvolfs.rpc.errors import RpcError

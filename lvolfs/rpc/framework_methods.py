@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from lvolfs import __version__
-from lvolfs.rpc.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
+from lvolfs.rpc.errors import INVALID_PARAMS, RpcError
 from lvolfs.rpc.table import METHODS, method
 from lvolfs.rpc.target import Target
 
@@ -18,17 +18,21 @@ COMPATIBLE = (24, 9, 1)
 WRONG_STATE = -1
 
 
-@method("rpc_get_methods")
+INVALID_PARAMETERS = (INVALID_PARAMS, "Invalid parameters")
+
+
+@method("rpc_get_methods", decode_error=INVALID_PARAMETERS)
 def get_methods(
     target: Target,  # noqa: ARG001
     *,
-    current: bool = False,  # noqa: ARG001
+    current: bool = False,
     include_aliases: bool = True,  # noqa: ARG001
 ) -> list[str]:
-    return sorted(METHODS)
+    """current: without what can only be called before SPDK is initialized."""
+    return sorted(name for name, each in METHODS.items() if not (current and each.startup_only))
 
 
-@method("spdk_get_version")
+@method("spdk_get_version", no_parameters="spdk_get_version method requires no parameters")
 def get_version(target: Target) -> dict[str, Any]:  # noqa: ARG001
     major, minor, patch = COMPATIBLE
     suffix = f"-lvolfs-{__version__}"
@@ -43,16 +47,20 @@ def wait_init(target: Target) -> bool:  # noqa: ARG001
     return True
 
 
-@method("framework_start_init")
+@method("framework_start_init", startup_only=True)
 def start_init(target: Target) -> bool:  # noqa: ARG001
     raise RpcError(
         WRONG_STATE,
-        "Method may only be called before framework is initialized using framework_start_init RPC.",
+        "Method may only be called before framework is initialized. Use --wait-for-rpc command "
+        "line parameter and then issue this RPC before the framework_start_init RPC.",
         number=errno.EPERM,
     )
 
 
-@method("framework_get_subsystems")
+@method(
+    "framework_get_subsystems",
+    no_parameters="'framework_get_subsystems' requires no arguments",
+)
 def get_subsystems(target: Target) -> list[dict[str, Any]]:  # noqa: ARG001
     return [{"subsystem": "bdev", "depends_on": []}]
 
@@ -62,7 +70,7 @@ REPLY_TIME = 0.1
 """Seconds between the answer and the signal, for the answer to leave."""
 
 
-@method("spdk_kill_instance")
+@method("spdk_kill_instance", decode_error=INVALID_PARAMETERS)
 def kill_instance(target: Target, *, sig_name: str) -> bool:  # noqa: ARG001
     known = {name: getattr(signal, name) for name in SIGNALS}
     by_number = {str(int(number)): number for number in known.values()}
@@ -95,7 +103,7 @@ def _set_level(which: str, level: str) -> bool:
     name = level.upper()
     if name not in LEVELS:
         raise RpcError(
-            INTERNAL_ERROR, "invalid log level", detail=f"{level!r}: one of {', '.join(LEVELS)}"
+            INVALID_PARAMS, "invalid log level", detail=f"{level!r}: one of {', '.join(LEVELS)}"
         )
     _named[which] = name
     logging.getLogger().setLevel(LEVELS[name])
@@ -126,7 +134,7 @@ def log_get_print_level(target: Target) -> str:  # noqa: ARG001
 def _loggers(flag: str) -> list[logging.Logger]:
     if flag != "all" and flag not in FLAGS:
         raise RpcError(
-            INTERNAL_ERROR, "invalid log flag", detail=f"{flag!r}: all or one of {', '.join(FLAGS)}"
+            INVALID_PARAMS, "invalid log flag", detail=f"{flag!r}: all or one of {', '.join(FLAGS)}"
         )
     return [logging.getLogger(f"lvolfs.{each}") for each in FLAGS if flag in ("all", each)]
 

@@ -38,8 +38,9 @@ class ObjectStream:
 
     def feed(self, data: bytes) -> list[Any]:
         """The values that `data` completes. Raises FramingError; values before it are lost
-        unless taken with `completed`."""
+        unless taken with `completed`. `sizes`: the bytes that each of them had."""
         self.completed: list[Any] = []
+        self.sizes: list[int] = []
         self._buffer += data
         while (end := self._find_end()) is not None:
             raw = bytes(self._buffer[:end])
@@ -47,6 +48,7 @@ class ObjectStream:
             self._restart()
             try:
                 self.completed.append(json.loads(raw, parse_constant=_reject_constant))
+                self.sizes.append(end)
             except (ValueError, RecursionError) as error:
                 raise FramingError(f"not JSON: {error}") from error
         if len(self._buffer) > self._limit:

@@ -1,11 +1,12 @@
-"""Jobs of a store: list, wait, cancel."""
+"""Jobs of a store: list, wait, cancel, change the rate."""
 
+import errno
 from typing import Annotated, Any
 
 import pydantic
 
 from lvolfs.delta import jobs
-from lvolfs.rpc import documents
+from lvolfs.report import documents
 from lvolfs.rpc.table import U64, own_method
 from lvolfs.rpc.target import Target
 
@@ -45,4 +46,16 @@ def wait_job(
 def cancel_job(target: Target, *, id: U64, lvs_name: str | None = None) -> dict[str, Any]:
     job = _job(target, id, lvs_name)
     jobs.registry(target.only_store(lvs_name)).cancel(id)
+    return documents.job_document(job)
+
+
+@own_method("lvolfs_set_job_rate")
+def set_job_rate(
+    target: Target, *, id: U64, rate: U64, lvs_name: str | None = None
+) -> dict[str, Any]:
+    """Changes how many bytes per second a running job may move, at once; 0 = no limit."""
+    job = _job(target, id, lvs_name)
+    if job.finished:
+        raise OSError(errno.ESRCH, f"job {id} has ended already: {job.state}")
+    job.control.rate = rate
     return documents.job_document(job)

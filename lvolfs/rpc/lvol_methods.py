@@ -10,27 +10,28 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from lvolfs.delta.jobs import Job, registry
+from lvolfs.lvstore.external import Source
 from lvolfs.lvstore.lvol import Lvol
+from lvolfs.lvstore.names import NAME_MAX
 from lvolfs.lvstore.store import Lvstore
-from lvolfs.rpc import documents
-from lvolfs.rpc.base_bdevs import BaseBdev
+from lvolfs.report import documents
 from lvolfs.rpc.bdev_documents import by_creation
+from lvolfs.rpc.bdev_methods import named_bdev
 from lvolfs.rpc.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
-from lvolfs.rpc.table import U64, method, own_method
+from lvolfs.rpc.table import U64, always_large, method, own_method
 from lvolfs.rpc.target import Target
 
 MIB = 1 << 20
-MAX_NAME = 63
 SizeInMib = Annotated[int, pydantic.Field(ge=0, lt=1 << 43)]
 
 
 def _check_name(name: str) -> None:
     """SPDK answers a name that cannot be with the bare errno, before it starts anything."""
-    if not name or len(name.encode()) > MAX_NAME:
+    if not name or len(name.encode()) > NAME_MAX:
         raise RpcError(
             -errno.EINVAL,
             os.strerror(errno.EINVAL),
-            detail=f"lvol name {name!r}: 1 to {MAX_NAME} bytes are allowed",
+            detail=f"lvol name {name!r}: 1 to {NAME_MAX} bytes are allowed",
             number=errno.EINVAL,
         )
 
@@ -134,23 +135,25 @@ def clone(target: Target, *, snapshot_name: str, clone_name: str) -> str:
 
 @method("bdev_lvol_clone_bdev")
 def clone_bdev(target: Target, *, bdev: str, lvs_name: str, clone_name: str) -> str:
-    """A clone of a base device; the store keeps the device's uuid."""
+    """A clone of a base device, or of a read-only lvol of another store; the store keeps its
+    uuid."""
     store = next((store for store in target.stores if store.name == lvs_name), None)
     if store is None:
         raise RpcError(
             INVALID_PARAMS, "lvs does not exist", detail=f"there is no store {lvs_name!r}"
         )
-    source = _external_bdev(target, bdev, store)
-    return store.create_external_clone(clone_name, source.path, snapshot_id=source.uuid).uuid
+    with target.changing:
+        snapshot_id, source = _external_bdev(target, bdev, store)
+        return store.create_external_clone(clone_name, source, snapshot_id=snapshot_id).uuid
 
 
-def _external_bdev(target: Target, name: str, store: Lvstore) -> BaseBdev:
-    """The base device of that name, to be read as an external snapshot."""
+def _external_bdev(target: Target, name: str, store: Lvstore) -> tuple[str, Source]:
+    """(id, what it is) of the bdev of that name, to be read as an external snapshot."""
     found = target.bdevs.find(name)
     if found is not None:
         if target.store_on(found) is not None:
             raise OSError(errno.EPERM, f"bdev {name!r} holds a store")
-        return found
+        return found.uuid, found.path
     lvol = target.try_lvol(name)
     if lvol is None:
         raise RpcError(INVALID_PARAMS, "bdev does not exist", detail=f"there is no bdev {name!r}")
@@ -160,9 +163,7 @@ def _external_bdev(target: Target, name: str, store: Lvstore) -> BaseBdev:
             "bdev is an lvol in same lvs as clone; use bdev_lvol_clone instead",
             number=errno.EINVAL,
         )
-    raise OSError(
-        errno.EOPNOTSUPP, f"{name!r} is an lvol of another store; clone a file or block device"
-    )
+    return lvol.uuid, lvol
 
 
 @own_method("lvolfs_create_external_clone")
@@ -272,15 +273,12 @@ def set_parent(target: Target, *, lvol_name: str, parent_name: str) -> bool:
 @method("bdev_lvol_set_parent_bdev")
 def set_parent_bdev(target: Target, *, lvol_name: str, parent_name: str) -> bool:
     lvol = target.find_lvol(lvol_name)
-    if _named_bdev(target, parent_name) is None:
+    if named_bdev(target, parent_name) is None:
         raise RpcError.no_such_device(f"there is no bdev {parent_name!r}")
-    bdev = _external_bdev(target, parent_name, lvol.store)
-    lvol.set_external_parent(bdev.path, snapshot_id=bdev.uuid)
+    with target.changing:
+        snapshot_id, source = _external_bdev(target, parent_name, lvol.store)
+        lvol.set_external_parent(source, snapshot_id=snapshot_id)
     return True
-
-
-def _named_bdev(target: Target, name: str) -> BaseBdev | Lvol | None:
-    return target.bdevs.find(name) or target.try_lvol(name)
 
 
 @own_method("lvolfs_set_external_parent")
@@ -370,7 +368,7 @@ def get_xattrs(
     return {key: value.decode(errors="replace") for key, value in values.items()}
 
 
-@own_method("lvolfs_get_lvol_map", takes_long=True)
+@own_method("lvolfs_get_lvol_map", takes_long=True, is_large=always_large)
 def get_lvol_map(target: Target, *, name: str) -> dict[str, Any]:
     """Where each cluster is read from: the lvol itself, an ancestor, nowhere."""
     return documents.lvol_map_document(target.find_lvol(name))

@@ -7,14 +7,15 @@ from typing import Any
 from lvolfs._native.device import Device
 from lvolfs.lvstore.names import NAME_MAX
 from lvolfs.lvstore.store import Lvstore
-from lvolfs.rpc import documents
+from lvolfs.report import documents
 from lvolfs.rpc.bdev_documents import claim_of
 from lvolfs.rpc.errors import INVALID_PARAMS, RpcError
-from lvolfs.rpc.table import U32, method, own_method
+from lvolfs.rpc.table import U32, always_large, method, own_method
 from lvolfs.rpc.target import Target
 
 DEFAULT_CLUSTER_SIZE = 4 << 20
 PAGE = 4096
+MAX_MD_PAGE = 65536
 
 
 def _refused(number: int, detail: str, *, code: int | None = None, message: str = "") -> RpcError:
@@ -50,7 +51,8 @@ def create_lvstore(
     num_md_pages_per_cluster_ratio: U32 = 100,
     md_page_size: U32 = 0,
 ) -> str:
-    """num_md_pages_per_cluster_ratio: metadata pages per 100 clusters."""
+    """num_md_pages_per_cluster_ratio: metadata pages per 100 clusters. md_page_size: 4096 (also
+    for 0) to 65536, a power of two."""
     if clear_method not in ("none", "unmap", "write_zeroes"):
         raise _refused(
             errno.EINVAL,
@@ -64,8 +66,14 @@ def create_lvstore(
             raise _refused(errno.EINVAL, f"clusters are smaller than blocks of {bdev.block_size}")
         if not 1 <= len(lvs_name.encode()) <= NAME_MAX:
             raise _refused(errno.EINVAL, f"a store's name has 1 to {NAME_MAX} bytes")
-        if md_page_size not in (0, PAGE):
-            raise _refused(errno.EINVAL, f"metadata pages have {PAGE} bytes")
+        if md_page_size and (
+            md_page_size & (md_page_size - 1) or not PAGE <= md_page_size <= MAX_MD_PAGE
+        ):
+            raise _refused(
+                errno.EINVAL,
+                f"metadata pages of {md_page_size} bytes: a power of two from {PAGE} to "
+                f"{MAX_MD_PAGE} is needed",
+            )
         claim = claim_of(target, bdev)
         if claim is not None:
             raise _refused(errno.EPERM, f"bdev {bdev_name!r} is in use: {claim}")
@@ -83,8 +91,8 @@ def create_lvstore(
             block_size=bdev.block_size,
             force=True,
             md_ratio=num_md_pages_per_cluster_ratio or 100,
+            md_page_size=md_page_size or PAGE,
             discard=clear_method != "none",
-            external_snapshots={other.uuid: other.path for other in target.bdevs.list()},
         )
         target.add_store(store)
         return store.uuid
@@ -149,7 +157,7 @@ def get_store(target: Target, *, lvs_name: str | None = None) -> dict[str, Any]:
     return documents.store_document(store, mountpoint=mountpoint, pid=os.getpid())
 
 
-@own_method("lvolfs_get_cluster_map", takes_long=True)
+@own_method("lvolfs_get_cluster_map", takes_long=True, is_large=always_large)
 def get_cluster_map(target: Target, *, lvs_name: str | None = None) -> dict[str, Any]:
     """Who owns which cluster of the device, as runs."""
     return documents.cluster_map_document(target.only_store(lvs_name))

@@ -18,12 +18,15 @@ from lvolfs import __version__
 
 @dataclass(frozen=True)
 class Entry:
+    """outlives_mount: the process goes on when the store is unmounted."""
+
     store: str
     mountpoint: str | None
     socket: str
     pid: int
     started: int
     version: str = __version__
+    outlives_mount: bool = False
 
 
 def runtime_directory() -> Path:
@@ -79,7 +82,9 @@ def socket_path(store_path: str) -> str:
     return str(runtime_directory() / f"{store_key(store_path)}.sock")
 
 
-def publish(store_path: str, mountpoint: str | None, socket: str) -> Path:
+def publish(
+    store_path: str, mountpoint: str | None, socket: str, *, outlives_mount: bool = False
+) -> Path:
     """Writes the entry of a store that this process holds. Returns its file, to be removed."""
     pid = os.getpid()
     entry = Entry(
@@ -88,6 +93,7 @@ def publish(store_path: str, mountpoint: str | None, socket: str) -> Path:
         socket=socket,
         pid=pid,
         started=process_start(pid) or 0,
+        outlives_mount=outlives_mount,
     )
     file = runtime_directory() / f"{store_key(store_path)}.json"
     unfinished = file.with_suffix(f".{pid}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from lvolfs._native.endpoint import Endpoint
 from lvolfs.delta.repair import repair
-from lvolfs.rpc import documents
+from lvolfs.report import documents
 from lvolfs.rpc.checksum_methods import ClusterRuns, cluster_ranges
 from lvolfs.rpc.table import own_method
 from lvolfs.rpc.target import Target

@@ -17,7 +17,7 @@ from lvolfs.delta.checksum_table import ALGORITHMS, ClusterChecksums, bits_set
 from lvolfs.delta.content import ZEROS, LvolContent
 from lvolfs.delta.diff import diff
 from lvolfs.rpc.remote_content import encode_values
-from lvolfs.rpc.table import U64, own_method
+from lvolfs.rpc.table import U64, always_large, own_method
 from lvolfs.rpc.target import Target
 
 Algorithm = Literal["xxh3", "crc64"]
@@ -55,13 +55,13 @@ def _slice_bitmap(bitmap: bytes, first: int, count: int) -> bytes:
     return bitmap[first // 8 : (first + count + 7) // 8]
 
 
-@own_method("lvolfs_diff", takes_long=True)
+@own_method("lvolfs_diff", takes_long=True, is_large=always_large)
 def diff_lvols(target: Target, *, a: str, b: str) -> dict[str, Any]:
     """The clusters that differ between what two lvols show."""
     return diff(target.find_lvol(a), target.find_lvol(b)).as_dict()
 
 
-@own_method("lvolfs_get_content", takes_long=True)
+@own_method("lvolfs_get_content", takes_long=True, is_large=always_large)
 def get_content(
     target: Target, *, name: str, first: U64 = 0, count: Count = MAX_PAGE
 ) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def get_content(
     }
 
 
-@own_method("lvolfs_get_checksum_table", takes_long=True)
+@own_method("lvolfs_get_checksum_table", takes_long=True, is_large=always_large)
 def get_checksum_table(
     target: Target, *, name: str, algorithm: Algorithm, first: U64 = 0, count: Count = MAX_PAGE
 ) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 over a unix socket, on trio.
+"""JSON-RPC 2.0 on trio: over unix sockets, and over TCP with mutual TLS.
 
 Requests of one connection run side by side and are answered as they finish; the client
 matches replies by id. Handlers run in threads, since they take locks and do I/O.
@@ -6,166 +6,47 @@ matches replies by id. Handlers run in threads, since they take locks and do I/O
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import resource
 import socket
+import ssl
 import stat
-import struct
-from array import array
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from lvolfs.rpc.errors import INVALID_REQUEST, PARSE_ERROR, RpcError
-from lvolfs.rpc.framing import FramingError, ObjectStream
+from lvolfs.rpc import table
+from lvolfs.rpc.connection import PARTING_TIME, Connection, check_peer
+from lvolfs.rpc.errors import RpcError
 from lvolfs.rpc.table import dispatch, lookup
 from lvolfs.rpc.target import Target
+from lvolfs.rpc.tls import explain
 
 log = logging.getLogger(__name__)
 
-RECEIVE_SIZE = 65536
-MAX_OUTSTANDING = 1024
-"""Requests of one connection under way at a time; the Go client keeps up to so many."""
+HANDSHAKE_TIMEOUT = 10.0
 
-SEND_TIMEOUT = 60.0
-"""Seconds for which a client may leave a reply unread; then it is disconnected."""
-
-_SO_PEERGROUPS = 59
 _SHORT_THREADS = 16
 _LONG_THREADS = 4096
 _BACKLOG = 1024
 _DESCRIPTORS = 65536
 
 
-def _encode(reply: dict[str, Any]) -> bytes:
-    try:
-        text = json.dumps(reply, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        # A lone surrogate, from the client's own id or a name that is not UTF-8: JSON can
-        # say it with an escape, UTF-8 cannot.
-        text = json.dumps(reply, separators=(",", ":")).encode()
-    return text + b"\n"
+@dataclass(frozen=True)
+class TlsListener:
+    """An address, and what clients there have to show."""
 
-
-def _groups_of_peer(peer: trio.socket.SocketType, gid: int) -> set[int]:
-    """The primary and the supplementary groups of the process that connected; of one with
-    more than 256 of them only the primary one."""
-    groups = array("I")
-    # Python asks for at most 1024 bytes of an option.
-    with contextlib.suppress(OSError):
-        groups.frombytes(peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024))
-    return {gid, *groups}
-
-
-def _check_peer(stream: trio.SocketStream, group: int | None) -> None:
-    credentials = stream.socket.getsockopt(
-        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
-    )
-    pid, uid, gid = struct.unpack("3i", credentials)
-    if uid in (0, os.geteuid()):
-        return
-    if group is not None and group in _groups_of_peer(stream.socket, gid):
-        return
-    raise RpcError(
-        -errno.EPERM,
-        os.strerror(errno.EPERM),
-        detail=f"process {pid} of uid {uid} may not control a daemon of uid {os.geteuid()}",
-        number=errno.EPERM,
-    )
-
-
-class _Connection:
-    def __init__(self, server: "Server", stream: trio.SocketStream) -> None:
-        self._server = server
-        self._stream = stream
-        self._sending = trio.Lock()
-        self._slots = trio.Semaphore(MAX_OUTSTANDING)
-
-    async def serve(self) -> None:
-        async with self._stream:
-            try:
-                _check_peer(self._stream, self._server.group)
-            except RpcError as error:
-                await self._send_error(None, error)
-                return
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._receive()
-            # What is still running is answered before the socket closes, if anybody listens.
-            for _ in range(MAX_OUTSTANDING):
-                await self._slots.acquire()
-
-    async def _receive(self) -> None:
-        requests = ObjectStream()
-        while data := await self._stream.receive_some(RECEIVE_SIZE):
-            broken: FramingError | None = None
-            try:
-                requests.feed(data)
-            except FramingError as error:
-                broken = error
-            for request in requests.completed:
-                await self._slots.acquire()
-                self._server.nursery.start_soon(self._handle, request)
-            if broken is not None:
-                await self._send_error(
-                    None, RpcError(PARSE_ERROR, "Parse error", detail=str(broken))
-                )
-                return
-
-    async def _handle(self, request: Any) -> None:
-        try:
-            await self._answer(request)
-        finally:
-            self._slots.release()
-
-    async def _answer(self, request: Any) -> None:
-        request_id = None
-        notification = True
-        try:
-            method, params, request_id = _parse(request)
-            notification = request_id is None
-            result = await self._server.run(method, params)
-        except RpcError as error:
-            await self._send_error(request_id, error)
-            return
-        if not notification:
-            await self._send({"jsonrpc": "2.0", "id": request_id, "result": result})
-
-    async def _send_error(self, request_id: Any, error: RpcError) -> None:
-        await self._send({"jsonrpc": "2.0", "id": request_id, "error": error.reply()})
-
-    async def _send(self, reply: dict[str, Any]) -> None:
-        async with self._sending:
-            # A client that left does not want the reply.
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                with trio.move_on_after(SEND_TIMEOUT) as patience:
-                    await self._stream.send_all(_encode(reply))
-                if patience.cancelled_caught:
-                    log.warning("a client has not read for %g s: disconnected", SEND_TIMEOUT)
-                    await trio.aclose_forcefully(self._stream)
-
-
-def _parse(request: Any) -> tuple[str, Any, Any]:
-    """(method, params, id) of a request object."""
-    if not isinstance(request, dict):
-        raise RpcError(INVALID_REQUEST, "Invalid request", detail="a request must be an object")
-    method = request.get("method")
-    if not isinstance(method, str):
-        raise RpcError(INVALID_REQUEST, "Invalid request", detail="method must be a string")
-    if request.get("jsonrpc", "2.0") != "2.0":
-        raise RpcError(INVALID_REQUEST, "Invalid request", detail='jsonrpc must be "2.0"')
-    params = request.get("params")
-    if params is not None and not isinstance(params, dict | list):
-        raise RpcError(
-            INVALID_REQUEST, "Invalid request", detail="params must be an object or an array"
-        )
-    return method, params, request.get("id")
+    host: str
+    port: int
+    context: ssl.SSLContext
 
 
 class Server:
-    """The methods of one Target behind one or more sockets."""
+    """The methods of one Target behind one or more sockets. Handlers run in `nursery`."""
 
     def __init__(self, target: Target, nursery: trio.Nursery, group: int | None = None) -> None:
         self.target = target
@@ -173,6 +54,11 @@ class Server:
         self.group = group
         self._short = trio.CapacityLimiter(_SHORT_THREADS)
         self._long = trio.CapacityLimiter(_LONG_THREADS)
+
+    def waits(self, method: str, params: Any) -> bool:
+        """Whether a call may take long with little to tell at the end."""
+        entry = table.METHODS.get(method)
+        return entry is not None and entry.waits(params)
 
     async def run(self, method: str, params: Any) -> Any:
         entry = lookup(method)
@@ -192,7 +78,43 @@ class Server:
         )
 
     async def accept(self, stream: trio.SocketStream) -> None:
-        await _Connection(self, stream).serve()
+        """Serves a client of a unix socket."""
+        connection = Connection(self, stream)
+        try:
+            check_peer(stream, self.group)
+        except RpcError as error:
+            await connection.refuse(error)
+            return
+        await connection.serve()
+
+    async def accept_tls(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+        """Serves a client of a TCP socket once it has shown a certificate that is accepted."""
+        secure = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        peer = _name_of(stream)
+        try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT):
+                await secure.do_handshake()
+        except (trio.BrokenResourceError, trio.TooSlowError) as error:
+            cause = error.__cause__
+            reason = explain(cause) if isinstance(cause, ssl.SSLError) else "no handshake"
+            log.warning("TLS client %s is refused: %s", peer, reason)
+            await trio.aclose_forcefully(stream)
+            return
+        log.info("TLS client %s: %s", peer, _subject(secure))
+        await Connection(self, secure).serve()
+
+
+def _name_of(stream: trio.SocketStream) -> str:
+    with contextlib.suppress(OSError):
+        host, port = stream.socket.getpeername()[:2]
+        return f"{host}:{port}"
+    return "(gone)"
+
+
+def _subject(stream: "trio.SSLStream[trio.SocketStream]") -> str:
+    certificate: dict[str, Any] = stream.getpeercert() or {}
+    names = [f"{key}={value}" for part in certificate.get("subject", ()) for key, value in part]
+    return ", ".join(names) or "a certificate without a subject"
 
 
 def _bind(path: str, group: int | None) -> socket.socket:
@@ -237,6 +159,17 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, f"another daemon answers on {path}; give another path")
 
 
+async def _bind_tls(tls: TlsListener) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(tls.port, host=tls.host, backlog=_BACKLOG)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise OSError(
+            error.errno if error.errno and error.errno > 0 else errno.EADDRNOTAVAIL,
+            f"cannot listen on {tls.host}:{tls.port}: {reason}",
+        ) from error
+
+
 def _allow_many_clients() -> None:
     """Each client is a descriptor; what a process begins with is often 1024 of them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -245,17 +178,41 @@ def _allow_many_clients() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+async def _outlast(task_status: trio.TaskStatus[tuple[trio.Nursery, trio.CancelScope]]) -> None:
+    """A nursery that is not cancelled from outside, but when its scope is."""
+    with trio.CancelScope(shield=True) as scope:
+        async with trio.open_nursery() as nursery:
+            task_status.started((nursery, scope))
+            await trio.sleep_forever()
+
+
+@contextlib.asynccontextmanager
+async def _answering() -> AsyncIterator[trio.Nursery]:
+    """The nursery of handlers: whoever has asked before the end is answered, for a moment."""
+    async with trio.open_nursery() as outer:
+        nursery, scope = await outer.start(_outlast)
+        try:
+            yield nursery
+        finally:
+            with trio.move_on_after(PARTING_TIME, shield=True):
+                while nursery.child_tasks:
+                    await trio.sleep(0.005)
+            scope.cancel()
+
+
 async def serve(
     target: Target,
     paths: list[str],
     *,
     group: int | None = None,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    tls: TlsListener | None = None,
+    task_status: trio.TaskStatus[list[tuple[str, int]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves until cancelled; has started when every socket listens.
+    """Serves until cancelled; has started, with the addresses of TCP, when every socket listens.
 
-    Processes of other users are let in when they belong to `group`. Raises OSError naming the
-    path when one cannot be bound. The sockets are removed at the end.
+    On unix sockets processes of other users are let in when they belong to `group`; over TCP
+    whoever has a certificate that `tls` accepts. Raises OSError naming the path or address when
+    one cannot be bound. The unix sockets are removed at the end.
     """
     _allow_many_clients()
     listeners: list[trio.SocketListener] = []
@@ -265,10 +222,20 @@ async def serve(
             listener = _bind(path, group)
             bound.append(path)
             listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(listener)))
-        async with trio.open_nursery() as nursery:
-            server = Server(target, nursery, group)
-            await nursery.start(trio.serve_listeners, server.accept, listeners)
-            task_status.started()
+        secure = [] if tls is None else await _bind_tls(tls)
+        async with _answering() as handlers, trio.open_nursery() as nursery:
+            server = Server(target, handlers, group)
+            if listeners:
+                await nursery.start(trio.serve_listeners, server.accept, listeners)
+            if tls is not None:
+                context = tls.context
+
+                async def accept(stream: trio.SocketStream) -> None:
+                    await server.accept_tls(stream, context)
+
+                await nursery.start(trio.serve_listeners, accept, secure)
+            task_status.started([listener.socket.getsockname()[:2] for listener in secure])
+            await trio.sleep_forever()
     finally:
         for path in bound:
             with contextlib.suppress(OSError):

@@ -25,14 +25,19 @@ U32 = Annotated[int, pydantic.Field(ge=0, lt=1 << 32)]
 U64 = Annotated[int, pydantic.Field(ge=0, lt=1 << 64)]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
+DECODE_FAILED = (INTERNAL_ERROR, "spdk_json_decode_object failed")
+
 
 @dataclass(frozen=True)
 class Method:
     """One entry of the table.
 
     failure_code is the code of an error that the operation itself ends with; SPDK's handlers
-    differ in it. takes_long marks what may hold its caller for minutes. needs_a_member: params
-    may be missing or null, but not an object without members.
+    differ in it. takes_long marks what may hold its caller for minutes; is_large, given the
+    params, that its reply may all the same have megabytes. needs_a_member: params
+    may be missing or null, but not an object without members. decode_error: code and message
+    for parameters that are not as they should be; of methods without any, the message is
+    no_parameters. startup_only: SPDK knows it, but not any more once it runs.
     """
 
     name: str
@@ -40,6 +45,14 @@ class Method:
     failure_code: int
     takes_long: bool
     needs_a_member: bool = False
+    decode_error: tuple[int, str] = DECODE_FAILED
+    no_parameters: str | None = None
+    startup_only: bool = False
+    is_large: Callable[[Any], bool] | None = None
+
+    def waits(self, params: Any) -> bool:
+        """Whether it may take long with little to tell at the end."""
+        return self.takes_long and not (self.is_large is not None and self.is_large(params))
 
     @functools.cached_property
     def parameters(self) -> type[pydantic.BaseModel]:
@@ -61,12 +74,20 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
+def always_large(_params: Any) -> bool:
+    return True
+
+
 def method(
     name: str,
     *,
     failure_code: int = INVALID_PARAMS,
     takes_long: bool = False,
     needs_a_member: bool = False,
+    decode_error: tuple[int, str] = DECODE_FAILED,
+    no_parameters: str | None = None,
+    startup_only: bool = False,
+    is_large: Callable[[Any], bool] | None = None,
 ) -> Callable[[Handler], Handler]:
     """Registers `handler(target, *, parameters...)` under a name.
 
@@ -75,7 +96,17 @@ def method(
     """
 
     def register(handler: Handler) -> Handler:
-        METHODS[name] = Method(name, handler, failure_code, takes_long, needs_a_member)
+        METHODS[name] = Method(
+            name,
+            handler,
+            failure_code,
+            takes_long,
+            needs_a_member,
+            decode_error,
+            no_parameters,
+            startup_only,
+            is_large,
+        )
         return handler
 
     return register
@@ -93,18 +124,19 @@ def _decode(entry: Method, params: Any) -> dict[str, Any]:
             detail=f"{entry.name}: leave params out, or name something in them",
             number=errno.EINVAL,
         )
+    if params is not None and not entry.parameters.model_fields:
+        raise RpcError(
+            INVALID_PARAMS, entry.no_parameters or f"{entry.name} requires no parameters"
+        )
     if params is None:
         params = {}
-    if params and not entry.parameters.model_fields:
-        raise RpcError(INVALID_PARAMS, f"{entry.name} method requires no parameters")
     try:
         decoded = entry.parameters.model_validate(params)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "params"
         raise RpcError(
-            INTERNAL_ERROR,
-            "spdk_json_decode_object failed",
+            *entry.decode_error,
             detail=f"{entry.name}: {where}: {first['msg']}",
         ) from error
     return {name: getattr(decoded, name) for name in decoded.model_fields_set}

@@ -1,32 +1,78 @@
 """What the methods work on: the base devices and the open stores of this process."""
 
+import contextlib
 import errno
+import logging
 import os
 import threading
 import uuid as uuids
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from lvolfs.lvstore.external import external_arrived, missing_externals
 from lvolfs.rpc.base_bdevs import BaseBdev, BaseBdevs
 from lvolfs.rpc.errors import RpcError
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from lvolfs._native.device import Device
+    from lvolfs.lvstore.external import Source
     from lvolfs.lvstore.lvol import Lvol
     from lvolfs.lvstore.store import Lvstore
 
+_log = logging.getLogger(__name__)
+
+
+class DeviceCounters:
+    """What devices have counted since it was begun anew, by the uuid of their bdev. A device
+    itself only goes on counting."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[Device, dict[str, int]]] = {}
+
+    def since_reset(self, uuid: str, device: "Device") -> dict[str, int]:
+        known, before = self._before.get(uuid, (device, {}))
+        counters = device.counters
+        if known is not device:
+            return counters
+        return {name: count - before.get(name, 0) for name, count in counters.items()}
+
+    def reset(self, uuid: str, device: "Device", names: tuple[str, ...]) -> None:
+        known, before = self._before.get(uuid, (device, {}))
+        counters = device.counters
+        kept = before if known is device else {}
+        self._before[uuid] = (device, {**kept, **{name: counters[name] for name in names}})
+
+
+class Mounter(Protocol):
+    """Whoever can mount stores in this process; its methods are called in threads."""
+
+    def mount(self, store: "Lvstore", mountpoint: str, options: str) -> None:
+        """Returns when the mount answers. OSError names what stands in the way."""
+
+    def unmount(self, mountpoint: str, *, lazy: bool) -> None:
+        """Returns when the mount is gone. OSError: EINVAL, EBUSY naming who uses it."""
+
+    def collectors(self, store: "Lvstore") -> "list[Collector]":
+        """The metrics of a mounted store; an empty list for one that is not mounted."""
+
 
 class Target:
-    """Open stores. mountpoints maps a store's path to where it is mounted, if it is.
+    """Open stores. mountpoints maps a store's path to where it is mounted, if it is; mounter,
+    where there is one, changes it.
 
     Every store lies on a base device; one that was opened by its path is given a device of
     that name. on_opened and on_closed are called with each store that comes and goes later.
     """
 
-    def __init__(self, stores: "list[Lvstore]", mountpoints: dict[str, str] | None = None) -> None:
+    def __init__(self, stores: "list[Lvstore]") -> None:
         self._stores: list[Lvstore] = []
         self._own: Lvstore | None = None
-        self.mountpoints = dict(mountpoints or {})
+        self.mountpoints: dict[str, str] = {}
+        self.mounter: Mounter | None = None
         self.bdevs = BaseBdevs()
+        self.device_counters = DeviceCounters()
         self.changing = threading.RLock()
         self.on_opened: list[Callable[[Lvstore], None]] = []
         self.on_closed: list[Callable[[Lvstore], None]] = []
@@ -59,8 +105,28 @@ class Target:
                 )
             )
         self._stores.append(store)
+        self.supply_externals()
         for callback in self.on_opened:
             callback(store)
+
+    def supply_externals(self) -> None:
+        """Gives clones whose external snapshot has come, as a device or with a store, their
+        data back."""
+        for store in self._stores:
+            for snapshot_id in missing_externals(store):
+                source = self._external(snapshot_id)
+                if source is None:
+                    continue
+                try:
+                    external_arrived(store, snapshot_id, source)
+                except OSError as error:
+                    _log.warning("clones of %s stay degraded: %s", snapshot_id, error.strerror)
+
+    def _external(self, snapshot_id: str) -> "Source | None":
+        bdev = self.bdevs.find(snapshot_id)
+        if bdev is not None:
+            return bdev.path if self.store_on(bdev) is None else None
+        return self.try_lvol(snapshot_id)
 
     def close_store(self, store: "Lvstore") -> None:
         """Closes a store that is not mounted. OSError(EBUSY) while somebody uses it."""
@@ -81,11 +147,13 @@ class Target:
                 callback(store)
 
     def close(self) -> None:
-        """Closes every store, whatever is under way, and lets go of the base devices."""
-        for store in self.stores:
-            self._stores.remove(store)
-            store.close()
-        self.bdevs.close()
+        """Closes every store, whatever is under way, and lets go of the base devices. Raises
+        the first error once everything has been tried."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.bdevs.close)
+            for store in self.stores:
+                self._stores.remove(store)
+                stack.callback(store.close)
 
     def store_on(self, bdev: BaseBdev) -> "Lvstore | None":
         """The open store on a base device."""

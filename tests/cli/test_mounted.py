@@ -130,7 +130,23 @@ def test_a_mounted_store_is_not_mounted_twice(
     second = tmp_path / "second"
     second.mkdir()
     assert str(where) in run("mount", store, second, expect=1).err
-    assert str(where) in run("check", store, expect=1).err
+
+
+def test_a_mounted_store_is_checked_while_it_is_used(
+    store: Path, run: Run, mount: Mount, tmp_path: Path
+) -> None:
+    where = mount(store)
+    with (where / "volumes/disk").open("r+b") as file:
+        file.write(b"d" * MIB)
+        file.seek(6 * MIB)
+        file.write(b"e" * MIB)
+        assert run("check", store, "--json").json["findings"] == []
+        file.truncate(MIB)
+        assert "consistent" in run("check", where).out
+    refused = run("check", where, "--repair", expect=1).err
+    assert f"lvolfs umount {where}" in refused
+    run("umount", where)
+    assert "consistent" in run("check", store).out
 
 
 def test_errors_of_the_daemon_are_told_by_the_command(

@@ -149,7 +149,7 @@ def test_real_file_system_is_recognized(tmp_path):
         ({"size": 64 * MIB, "md_ratio": 0}, errno.EINVAL, "metadata ratio"),
         ({"size": 64 * MIB, "name": ""}, errno.EINVAL, "name is empty"),
         ({"size": 64 * MIB, "name": "a/b"}, errno.EINVAL, "contains '/'"),
-        ({"size": 64 * MIB, "name": "n" * 64}, errno.ENAMETOOLONG, "at most 63"),
+        ({"size": 64 * MIB, "name": "n" * 256}, errno.ENAMETOOLONG, "at most 255"),
         ({"size": 1 << 60, "cluster_size": MIB}, errno.EFBIG, "cannot have"),
         ({}, errno.ENOENT, "give a size"),
     ],
@@ -229,8 +229,8 @@ def test_rename_store(store, reopen):
     store.create_volume("v", 1)
     store.rename("other")
     assert store.get("other/v").name == "v"
-    with pytest.raises(OSError, match="at most 63"):
-        store.rename("x" * 64)
+    with pytest.raises(OSError, match="at most 255"):
+        store.rename("x" * 256)
     store = reopen(store)
     assert (store.name, store.uuid) == ("other", uuid)
 

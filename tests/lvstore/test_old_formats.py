@@ -3,14 +3,11 @@ that are larger than 4096 bytes."""
 
 import random
 import struct
-from functools import partial
 
 import pytest
 from spdk_reader import SpdkStore
 
-from lvolfs.blobstore import superblock
 from lvolfs.blobstore.check import check_store
-from lvolfs.lvstore import formatting
 from lvolfs.lvstore.store import Lvstore
 from tests.image_editor import ImageEditor, to_run_length
 
@@ -111,13 +108,10 @@ def test_superblock_before_version_3(tmp_path, version):
         assert len(store.lvols) == 4
 
 
-def test_large_metadata_pages(tmp_path, monkeypatch):
+def test_large_metadata_pages(tmp_path):
     """Slots of 16 KiB, of which 4096 bytes carry data."""
-    monkeypatch.setattr(
-        formatting, "plan_superblock", partial(superblock.plan_superblock, page_size=16384)
-    )
     path = str(tmp_path / "store")
-    with Lvstore.create(path, size=64 << 20, cluster_size=CLUSTER) as store:
+    with Lvstore.create(path, size=64 << 20, cluster_size=CLUSTER, md_page_size=16384) as store:
         volume = store.create_volume("v", 600 * CLUSTER)
         volume.pwrite(pattern(1, 3), 511 * CLUSTER)
         volume.set_xattr("x", bytes(3900))

@@ -66,8 +66,8 @@ def test_sizes_are_rounded_up_to_clusters(store, reopen, size):
     ("name", "code", "text"),
     [
         ("", errno.EINVAL, "empty"),
-        ("a" * 64, errno.ENAMETOOLONG, "64 bytes; at most 63"),
-        ("é" * 32, errno.ENAMETOOLONG, "64 bytes; at most 63"),
+        ("a" * 256, errno.ENAMETOOLONG, "256 bytes; at most 255"),
+        ("é" * 128, errno.ENAMETOOLONG, "256 bytes; at most 255"),
         ("a/b", errno.EINVAL, "'/' or NUL"),
         ("a\0b", errno.EINVAL, "'/' or NUL"),
         (".", errno.EINVAL, "reserved"),
@@ -95,7 +95,7 @@ def test_bad_names(store, name, code, text):
 
 
 def test_longest_names(store, reopen):
-    names = ["a" * 63, "é" * 31]
+    names = ["a" * 63, "b" * 64, "c" * 255, "é" * 127]
     for name in names:
         store.create_volume(name, 1)
     assert [lvol.name for lvol in reopen(store).lvols] == names

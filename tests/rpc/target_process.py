@@ -1,7 +1,10 @@
 """A served target in a thread of this process, and raw clients of it."""
 
 import json
+import os
+import select
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +48,21 @@ class RawClient:
     def close(self) -> None:
         self.file.close()
         self.socket.close()
+
+
+def end_daemon(path: str) -> None:
+    """Ends the process behind a socket, and waits until its stores are closed."""
+    client = RawClient(path)
+    try:
+        credentials = client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        process = os.pidfd_open(struct.unpack("3i", credentials)[0])
+        assert client.call("spdk_kill_instance", sig_name="SIGTERM") is True
+    finally:
+        client.close()
+    try:
+        assert select.select([process], [], [], 30)[0], "the daemon does not end"
+    finally:
+        os.close(process)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lvolfs.rpc import server, table
+from lvolfs.rpc import connection, table
 from lvolfs.rpc.target import Target
 from tests.rpc.target_process import RawClient, serving
 
@@ -111,7 +111,7 @@ def test_a_thousand_idle_clients(path: str) -> None:
 def test_a_client_that_never_reads_is_disconnected(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SEND_TIMEOUT", 0.5)
+    monkeypatch.setattr(connection, "SEND_TIMEOUT", 0.5)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     deaf = socket.socket(socket.AF_UNIX)
     deaf.settimeout(10)
@@ -126,3 +126,76 @@ def test_a_client_that_never_reads_is_disconnected(
     assert answers(path)
     after = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     assert after - before < 128 * MIB
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_requests_of_a_mebibyte_wait_their_turn(path: str, gate: threading.Event) -> None:
+    """As text, four of them are under way; the others stay in the client's socket."""
+    request = b'{"id":%d,"method":"wait","x":"' + b"y" * (MIB - 64) + b'"}'
+    before = resident()
+    client = RawClient(path)
+    client.socket.settimeout(None)
+    sender = threading.Thread(
+        target=lambda: [client.socket.sendall(request % number) for number in range(60)]
+    )
+    sender.start()
+    time.sleep(1)
+    assert sender.is_alive()
+    assert resident() - before < 48 * MIB
+    assert answers(path)
+    gate.set()
+    assert {json.loads(client.file.readline())["id"] for _ in range(60)} == set(range(60))
+    sender.join(10)
+    client.close()
+
+
+def test_large_replies_wait_for_who_reads_slowly(path: str) -> None:
+    before = resident()
+    client = RawClient(path)
+    client.socket.sendall(b"".join(b'{"id":%d,"method":"large"}' % each for each in range(400)))
+    time.sleep(1)
+    assert resident() - before < 128 * MIB
+    assert answers(path)
+    assert {json.loads(client.file.readline())["id"] for _ in range(400)} == set(range(400))
+    client.close()
+
+
+def test_a_client_that_leaves_gives_its_descriptor_back(
+    path: str, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_HANG_UP_POLL", 0.05)
+    assert answers(path)
+    before = descriptors()
+    for _ in range(100):
+        client = RawClient(path)
+        client.socket.sendall(b'{"id":1,"method":"wait"}')
+        client.close()
+    # One that has only finished sending gets its reply all the same.
+    patient = RawClient(path)
+    patient.socket.sendall(b'{"id":2,"method":"wait"}')
+    patient.socket.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + 10
+    while descriptors() > before + 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert descriptors() <= before + 3  # both ends of the patient one, and its file
+    gate.set()
+    assert json.loads(patient.file.readline()) == {"jsonrpc": "2.0", "id": 2, "result": True}
+    patient.close()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+def test_whoever_asked_before_the_end_is_answered(tmp_path: Path, gate: threading.Event) -> None:
+    with serving(str(tmp_path / "s")):
+        client = RawClient(str(tmp_path / "s"))
+        client.socket.sendall(b'{"id":1,"method":"wait"}')
+        time.sleep(0.2)
+        threading.Timer(0.1, gate.set).start()
+    assert json.loads(client.file.readline())["result"] is True
+    assert client.file.readline() == b""
+    client.close()

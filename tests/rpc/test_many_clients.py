@@ -143,6 +143,18 @@ def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def most_threads(pid: int, ended: threading.Event) -> int:
+    """The most that were seen until the end."""
+    most = threads(pid)
+    while not ended.wait(0.02):
+        most = max(most, threads(pid))
+    return most
+
+
 def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -179,9 +191,10 @@ def test_clients_in_parallel_while_fio_verifies(mounted: Mounted, tmp_path: Path
     pid = result(client, "lvolfs_get_store")["pid"]
     result(client, "lvolfs_flush")
     free = result(client, "lvolfs_get_store")["free_clusters"]
-    opened, memory = descriptors(pid), resident(pid)
+    opened, memory, running = descriptors(pid), resident(pid), threads(pid)
     ended = threading.Event()
-    with ThreadPoolExecutor(CLIENTS + 1) as pool:
+    with ThreadPoolExecutor(CLIENTS + 2) as pool:
+        most = pool.submit(most_threads, pid, ended)
         fio = pool.submit(verify_until, ended, mounted.mountpoint / "volumes/fio", tmp_path)
         try:
             made = sum(pool.map(lambda number: one_client(mounted, number), range(CLIENTS)))
@@ -195,6 +208,9 @@ def test_clients_in_parallel_while_fio_verifies(mounted: Mounted, tmp_path: Path
     assert result(client, "lvolfs_get_store")["free_clusters"] == free
     until_at_most(opened, lambda: descriptors(pid))
     assert resident(pid) - memory < 96 * MIB
+    # One for the call and one for the job of each client; 16 for short calls, some for the tree.
+    assert most.result() - running <= 2 * CLIENTS + 48
+    until_at_most(running + 4, lambda: threads(pid))
     client.close()
     mounted.lvolfs("umount", mounted.mountpoint)
     assert "consistent" in mounted.lvolfs("check", mounted.store)

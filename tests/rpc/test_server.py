@@ -150,7 +150,7 @@ async def test_notifications_are_not_answered(path: str) -> None:
         (
             {"id": 1, "method": "wait", "params": {"x": 1}},
             -32602,
-            "wait method requires no parameters",
+            "wait requires no parameters",
             1,
         ),
     ],

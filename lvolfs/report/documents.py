@@ -5,10 +5,13 @@ only ever added.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from lvolfs.delta import checksums
 from lvolfs.delta.jobs import Job
+from lvolfs.delta.rebuild_report import RebuildReport
+from lvolfs.delta.store_check import CheckReport
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.lvstore.store import Lvstore
 
@@ -90,7 +93,20 @@ def result_document(result: object) -> dict[str, Any] | None:
             "unregistered": result.unregistered,
             "mismatched": join_clusters(result.mismatched),
         }
+    if isinstance(result, RebuildReport):
+        return result.as_dict()
     return None
+
+
+def check_document(report: CheckReport) -> dict[str, Any]:
+    """What a check found, and what was repaired before."""
+    return {
+        "store": report.store,
+        "consistent": report.consistent,
+        "repaired": bool(report.repairs),
+        "repairs": [{"object": what, "text": text} for what, text in report.repairs],
+        "findings": [asdict(finding) for finding in report.findings],
+    }
 
 
 def join_clusters(clusters: Iterable[int]) -> list[list[int]]:
