@@ -51,10 +51,10 @@ class Lane:
         threads: int | None = None,
         max_background: int = 256,
         page_cache: bool = False,
-        io_uring: bool | None = False,
+        io_uring: bool = False,
     ) -> None:
         """Mounts. page_cache: volumes are read through the kernel's page cache. io_uring: ask
-        the kernel for FUSE over io_uring; None: if this process may use io_uring.
+        the kernel for FUSE over io_uring; negotiated() tells whether it offered that.
 
         Raises OSError naming the mount point; libfuse prints why on stderr.
         """

@@ -156,7 +156,7 @@ cdef class Lane:
         pthread_mutex_init(&self.lane.parked_mutex, NULL)
 
     def __init__(self, mountpoint, options, *, threads=None, max_background=256,
-                 bint page_cache=False, io_uring=False):
+                 bint page_cache=False, bint io_uring=False):
         cdef bytes where = os.fsencode(mountpoint)
         cdef bytes how = os.fsencode(options)
         cdef const char *where_text = where
@@ -170,12 +170,8 @@ cdef class Lane:
         self.lane.handles = <handle_t *> calloc(MAX_HANDLES, sizeof(handle_t))
         if self.lane.handles == NULL:
             raise MemoryError
-        if io_uring is not False:
-            try:
-                self._make_rings()
-            except OSError:
-                if io_uring:
-                    raise
+        if io_uring:
+            self._make_rings()
         self.lane.pyfuse3_socket, self.pyfuse3_fd = _socket_pair()
         self.lane.control_socket, self.control_fd = _socket_pair()
         with nogil:

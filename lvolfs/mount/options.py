@@ -40,7 +40,7 @@ class MountOptions:
     asynchronous requests the kernel keeps in flight. page_cache: reads go through the kernel's
     page cache, as they do in any case on kernels before 6.6; writes still go through at once.
     transport: how requests come from the kernel, by reads of /dev/fuse or through io_uring;
-    auto takes io_uring where the kernel offers it."""
+    auto takes what measured better over all loads, which is reads."""
 
     read_only: bool = False
     allow_other: bool = False

@@ -20,7 +20,7 @@ from lvolfs.mount import mountpoint as mounts
 from lvolfs.mount.control_channel import ControlChannel
 from lvolfs.mount.invalidation import Invalidator
 from lvolfs.mount.metrics import LaneCollector
-from lvolfs.mount.options import MountOptions, Transport
+from lvolfs.mount.options import MountOptions
 from lvolfs.mount.status_files import StatusFiles
 from lvolfs.mount.tree import Tree
 from lvolfs.report.metrics import StoreCollector, metrics_text
@@ -82,16 +82,6 @@ def _users_may_allow_other() -> bool:
     return any(line.strip() == "user_allow_other" for line in lines)
 
 
-def _io_uring(transport: Transport) -> bool | None:
-    """As Lane takes it. Where the kernel is known not to offer it, auto spares the rings."""
-    if transport == "auto":
-        with contextlib.suppress(OSError):
-            if Path("/sys/module/fuse/parameters/enable_uring").read_text().strip() == "Y":
-                return None
-        return False
-    return transport == "uring"
-
-
 class Session:
     """A mounted store. The store stays open when the session ends. One at a time per process:
     pyfuse3 has no more."""
@@ -106,7 +96,7 @@ class Session:
             threads=options.threads,
             max_background=options.max_background,
             page_cache=options.page_cache,
-            io_uring=_io_uring(options.transport),
+            io_uring=options.transport == "uring",
         )
         self._mounted = True
         self._needs_io_uring = options.transport == "uring"
