@@ -385,6 +385,8 @@ cdef void *lane_replies_main(void *argument) noexcept nogil:
             write(lane.fd, message, got)  # a notification; the kernel may not know the inode
             continue
         reply = out.unique >> REPLY_SHIFT
+        if reply > REPLY_CREATE:
+            continue  # nobody has asked with that id
         size = <uint32_t> (got - sizeof(fuse_out_header))
         if out.error == 0:
             if reply == REPLY_INIT and size >= sizeof(fuse_init_out):

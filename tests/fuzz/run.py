@@ -165,8 +165,8 @@ def main() -> None:
             run_plain(fuzzer, known, options.seconds, options.seed)
         fuzzer.finished()
         target.close()
-        print(f"{options.target}: {fuzzer.executions} executions, nothing found", flush=True)
         count("fuzz executions", fuzzer.executions)
+        print(f"{options.target}: {fuzzer.executions} executions, nothing found", flush=True)
 
 
 if __name__ == "__main__":
