@@ -280,7 +280,8 @@ def _read_chain(superblock: Superblock, chain: Chain) -> StoredBlob:
     return StoredBlob(
         id=chain.blob_id,
         metadata=parsed.metadata,
-        chain=chain.indices,
+        # The broken one, too: it is not to be handed out.
+        chain=chain.indices if chain.broken is None else [*chain.indices, chain.broken],
         num_clusters=parsed.num_clusters,
         extent_pages={e: p for e, p in parsed.extent_pages.items() if p < superblock.md_len},
         runs=parsed.runs,

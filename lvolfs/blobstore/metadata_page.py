@@ -55,12 +55,14 @@ def root_index(blob_id: int) -> int:
 
 @dataclass
 class Chain:
-    """The pages of a blob, root first, as far as they can be trusted."""
+    """The pages of a blob, root first, as far as they can be trusted. `broken`: the one at which
+    that ends, if its own content is what is wrong."""
 
     blob_id: int
     indices: list[int] = field(default_factory=list)
     pages: list[MetadataPage] = field(default_factory=list)
     damage: str | None = None
+    broken: int | None = None
 
 
 def follow_chain(blob_id: int, md_len: int, fetch: Callable[[int], bytes | str]) -> Chain:
@@ -79,6 +81,7 @@ def follow_chain(blob_id: int, md_len: int, fetch: Callable[[int], bytes | str])
         content = fetch(index)
         if isinstance(content, str):
             chain.damage = f"{place} {content}"
+            chain.broken = index
             return chain
         page = parse_page(content)
         if page.blob_id != blob_id:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lvolfs.blobstore.check import Finding, check_contents, check_store, open_engine
 from lvolfs.blobstore.contents import read_contents
 from lvolfs.blobstore.errors import FormatError
-from lvolfs.blobstore.superblock import PAGE, parse_superblock
+from lvolfs.blobstore.superblock import read_superblock
 from lvolfs.delta import unreadable_tables
 from lvolfs.lvstore.damaged import remove_damaged
 from lvolfs.lvstore.store import Lvstore
@@ -64,7 +65,7 @@ def check_open(store: Lvstore) -> CheckReport:
 def _find_in_use(store: Lvstore) -> list[Finding]:
     device, engine = store.engine.device, store.engine
     with engine.exclusive():
-        superblock = parse_superblock(device.pread(PAGE, 0), device.size, device=store.path)
+        superblock = read_superblock(device, store.path)
         reader = open_engine(device, superblock, read_only=True)
         try:
             contents = read_contents(device, reader, superblock)
@@ -113,7 +114,13 @@ def _repair(path: str, findings: list[Finding], *, give_up_damaged: bool) -> lis
     with Lvstore.open(path, force_replay=True) as store:
         repairs += store.repairs
         for table in list(unreadable_tables.unreadable_tables(store)):
-            unreadable_tables.drop(table)
+            try:
+                unreadable_tables.drop(table)
+            except OSError as error:
+                if error.errno != errno.EPERM:
+                    raise
+                # Of a newer format: to be read, never changed. The finding stays.
+                continue
             repairs.append(
                 (
                     f"lvol {table.lvol.name!r}",

@@ -51,6 +51,6 @@ def _pages_of(engine: Engine, lost: list[StoredBlob], intact: list[StoredBlob]) 
     used = {page for blob in intact for page in blob.pages}
     return [
         index
-        for index, content in engine.scan_pages()
+        for index, content in engine.scan_pages(unreadable=[])
         if parse_page(content).blob_id in ids and index not in used
     ]

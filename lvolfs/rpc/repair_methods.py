@@ -23,6 +23,9 @@ def repair_clusters(
     """Writes clusters of a snapshot from the regular file `source`, which has just them, one
     after the other. What has another checksum than the registered one is refused."""
     lvol = target.find_lvol(name)
+    if not os.path.isabs(source):  # noqa: PTH117
+        # The daemon has a working directory of its own.
+        raise OSError(errno.EINVAL, f"source {source!r} is not an absolute path")
     count = sum(number for _, number in clusters)
     if count > MAX_CLUSTERS:
         raise OSError(errno.EINVAL, f"{count} clusters: at most {MAX_CLUSTERS} at a time")

@@ -226,6 +226,43 @@ def test_what_cannot_be_repaired(
     assert digest(store) == before
 
 
+def test_a_source_that_is_not_an_absolute_path(
+    store: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be looked for in whatever directory the daemon works in."""
+    run("checksum", "register", store, "monday")
+    (tmp_path / "source").write_bytes(b"a" * MIB)
+    monkeypatch.chdir(tmp_path)
+    with (
+        open_target(str(store), write=True) as session,
+        pytest.raises(RpcError, match="not an absolute path") as info,
+    ):
+        session.call(
+            "lvolfs_repair_clusters", name="lvs0/monday", clusters=[[0, 1]], source="source"
+        )
+    assert info.value.number == errno.EINVAL
+
+
+def test_tables_of_an_lvol_of_a_newer_format_stay(store: Path, run: Run) -> None:
+    """It may only be read: the repair says so again instead of failing, and does the rest."""
+    from image_editor import ImageEditor
+
+    run("checksum", "register", store, "monday")
+    image = ImageEditor(str(store))
+    chain = image.lvols["monday"].chain
+    table = b"lvolfs.xxh3"
+    for page in chain:
+        content = image.read(image.page_offset(page), 4096)
+        at = content.find(table)
+        if at > 0 and content[at + len(table)] != ord("."):
+            image.edit_page(page, at + len(table), b"\xff\xff")
+    image.edit_page(chain[0], image.find(chain[0], b"\x03\x18\0\0\0") + 13, b"\x81")
+    image.mark_unclean()
+    done = run("check", store, "--repair", expect=3)
+    assert "superblock: marked as closed cleanly" in done.out
+    assert "lvol 'monday': its xxh3 checksums cannot be used" in done.out
+
+
 def test_a_mounted_store_is_repaired_under_its_readers(
     store: Path, replica: Path, run: Run, mount: "object"
 ) -> None:

@@ -8,6 +8,7 @@ the lane goes on; the store is consistent in the end.
 """
 
 import os
+import select
 import socket
 import struct
 from pathlib import Path
@@ -107,34 +108,24 @@ class Fuse:
                 break
             self._request(choices, waiting)
             self._others(choices)
-        # A request that is surely answered, after all others that the one thread has read.
-        last = self._send(FLUSH, struct.pack("<QIIQ", self._handles[0], 0, 0, 0), waiting)
-        while last in waiting:
-            self._reply(waiting)
         self._settle(choices, waiting)
-        assert not waiting, f"no reply to opcodes {sorted(waiting.values())}"
 
     def _settle(self, choices: ByteChoices, waiting: dict[int, int]) -> None:
         """Answers what the lane asks until nothing is open; a parked request may ask again."""
-        self._kernel.settimeout(0.02)
-        try:
-            for _ in range(SECONDS * 50):
-                self._others(choices)
-                if not waiting:
-                    return
-                try:
-                    self._reply(waiting)
-                except TimeoutError:
-                    continue
-        finally:
-            self._kernel.settimeout(SECONDS)
+        ends = [self._kernel, self._pyfuse3, self._control]
+        while waiting:
+            ready = select.select(ends, [], [], SECONDS)[0]
+            assert ready, f"no reply to opcodes {sorted(waiting.values())}"
+            if self._kernel in ready:
+                self._reply(waiting)
+            self._others(choices)
 
     def _reply(self, waiting: dict[int, int]) -> None:
         message = self._kernel.recv(2 * MIB)
         assert len(message) >= OUT.size, message
         length, error, unique = OUT.unpack_from(message)
-        if unique == 0:
-            return  # a notification, made up by our pyfuse3
+        if unique in {0, 1}:
+            return  # a notification, or a reply to nobody, both made up by our pyfuse3
         assert length == len(message)
         assert -4095 <= error <= 0, error
         opcode = waiting.pop(unique, None)
@@ -167,7 +158,7 @@ class Fuse:
     def _malformed(
         self, opcode: int, body: bytes, choices: ByteChoices, waiting: dict[int, int]
     ) -> None:
-        """A wrong length, a message that is shorter than a header, an id out of range."""
+        """A wrong length, a message shorter than a header (no reply), an id out of range."""
         kind = choices.below(3)
         self._unique += 2
         unique = self._unique
@@ -179,19 +170,11 @@ class Fuse:
             if length == IN.size + len(body) and opcode in UNANSWERED:
                 del waiting[unique]
         elif kind == 1:
-            # The id is not all there: the answer is for whatever was read before, or nobody.
             self._kernel.send(bytes(1 + choices.below(IN.size - 1)))
-            self._drain(waiting)
         else:
             unique |= 1 << 48 + choices.below(16)
             waiting[unique] = opcode
             self._kernel.send(IN.pack(IN.size + len(body), opcode, unique, 2, 0, 0, 1, 0) + body)
-
-    def _drain(self, waiting: dict[int, int]) -> None:
-        """All replies up to that of a new request."""
-        last = self._send(FLUSH, struct.pack("<QIIQ", self._handles[0], 0, 0, 0), waiting)
-        while last in waiting:
-            self._reply(waiting)
 
     def _body(self, opcode: int, choices: ByteChoices) -> bytes:
         number = self._number

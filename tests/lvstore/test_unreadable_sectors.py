@@ -187,3 +187,38 @@ def test_a_device_that_goes_away_while_it_is_opened(image, faulty, error):
         Lvstore.open(str(image.path))
     assert info.value.errno == error
     assert image.path.read_bytes() == unclean
+
+
+def test_repair_salvages_the_others(image, faulty, capsys):
+    """`check --repair` names what is lost, and leaves a store that opens with all others."""
+    from lvolfs.cli.main import main
+
+    image.mark_unclean()
+    page = image.lvols["long"].chain[1]
+    faulty.lose((image.page_offset(page), 512))
+    assert main(["check", str(image.path), "--repair"]) == 3
+    said = capsys.readouterr().out
+    errors = [line for line in said.splitlines() if line.startswith("error")]
+    title = f"lvol 'long' (blob {image.lvols['long'].id:#x})"
+    assert errors == [f"error: {title}: metadata page {page} cannot be read"]
+    with Lvstore.open(str(image.path)) as store:
+        assert [blob.blob_id for blob in store.damaged] == [image.lvols["long"].id]
+        check_intact(store, {"long"})
+
+
+def test_lost_lvols_can_be_given_up(image, faulty, monkeypatch, capsys):
+    from lvolfs.cli.main import main
+    from lvolfs.lvstore import damaged
+
+    faulty.lose((image.page_offset(image.lvols["base"].chain[0]), 512))
+    monkeypatch.setattr(damaged, "Device", opening.Device)
+    assert main(["check", str(image.path), "--repair", "--remove-damaged"]) == 3
+    assert "removed with its data" in capsys.readouterr().out
+    # The sectors were written anew, and can be read.
+    faulty.lose()
+    with Lvstore.open(str(image.path)) as store:
+        assert store.damaged == []
+        check_intact(store, {"base", "top"})
+        free = store.free_clusters
+    with Lvstore.open(str(image.path), force_replay=True) as store:
+        assert store.free_clusters == free
