@@ -43,7 +43,7 @@ def run(
         words += [f"--filename={file}", f"--rw={mode}", "--rwmixread=70"]
         words += [f"--size={size}"] if size else []
     if seconds is not None:
-        words += ["--time_based", f"--runtime={seconds}", "--norandommap"]
+        words += ["--time_based", f"--runtime={round(seconds * 1000)}ms", "--norandommap"]
     return read_output(execute(*words))
 
 

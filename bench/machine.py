@@ -61,6 +61,18 @@ def busy_share(before: tuple[int, int, int], after: tuple[int, int, int]) -> flo
     return 1 - (after[0] - before[0]) / spent if spent else 0.0
 
 
+def busiest(
+    before: dict[int, tuple[str, int]], after: dict[int, tuple[str, int]], own: int
+) -> list[str]:
+    """Up to three other processes that used the most time in between."""
+    used = [
+        (ticks - before.get(pid, ("", 0))[1], f"{name} ({pid})")
+        for pid, (name, ticks) in after.items()
+        if pid != own
+    ]
+    return [name for spent, name in sorted(used, reverse=True)[:3] if spent > 0]
+
+
 def refuse_beside_load(seconds: float = 1.0, limit: float = BUSY_LIMIT) -> float:
     """The share of processor time in use now; LoadError naming the busiest if above `limit`.
 
@@ -71,14 +83,9 @@ def refuse_beside_load(seconds: float = 1.0, limit: float = BUSY_LIMIT) -> float
     share = busy_share(before, read_processor_times())
     if share <= limit:
         return share
-    used = [
-        (now - ticks.get(pid, ("", 0))[1], f"{name} ({pid})")
-        for pid, (name, now) in process_ticks().items()
-        if pid != os.getpid()
-    ]
-    busiest = ", ".join(name for spent, name in sorted(used, reverse=True)[:3] if spent > 0)
+    names = ", ".join(busiest(ticks, process_ticks(), os.getpid()))
     raise LoadError(
-        f"other work takes {share:.0%} of the processors ({busiest or 'nothing visible here'}): "
+        f"other work takes {share:.0%} of the processors ({names or 'nothing visible here'}): "
         "figures would be worthless. Wait for it to end, or measure all the same with --force"
     )
 

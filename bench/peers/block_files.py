@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.processes import LVOLFS, daemon, execute, lvolfs, unmount
+from bench.processes import LVOLFS, daemon, execute, lvolfs, mounted, unmount
 
 HERE = Path(__file__).parent
 MIB = 1 << 20
@@ -35,7 +35,7 @@ def warm(*paths: Path) -> None:
 @contextlib.contextmanager
 def scratch_directory(parent: Path) -> Iterator[Path]:
     """A new directory that is gone afterwards; never follows into what is mounted below it."""
-    directory = Path(tempfile.mkdtemp(prefix="lvolfs-bench-", dir=parent))
+    directory = Path(tempfile.mkdtemp(prefix="lvolfs-bench-", dir=parent)).resolve()
     try:
         yield directory
     finally:
@@ -54,7 +54,7 @@ def mounted_store(store: Path, mountpoint: Path, *options: str) -> Iterator[int]
         *words,
         store,
         mountpoint,
-        ready=lambda: os.path.ismount(mountpoint) and (mountpoint / ".lvolfs").exists(),
+        ready=lambda: mounted(mountpoint) and (mountpoint / ".lvolfs").exists(),
         end=lambda: unmount(mountpoint),
     ) as process:
         yield process.pid
@@ -100,7 +100,7 @@ def python_peer(script: str, content: Path, directory: Path) -> Iterator[Path]:
             HERE / script,
             flat,
             mountpoint,
-            ready=lambda: os.path.ismount(mountpoint) and (mountpoint / "flat").exists(),
+            ready=lambda: mounted(mountpoint) and (mountpoint / "flat").exists(),
             end=lambda: unmount(mountpoint),
         ),
     ):
@@ -134,7 +134,7 @@ def qcow2_export(image: Path, *, aio: str = "threads") -> Iterator[Path]:
         "refcount-cache-size=16777216,lazy-refcounts=on",
         "--export",
         f"type=fuse,id=export,node-name=image,mountpoint={mountpoint},writable=on",
-        ready=lambda: os.path.ismount(mountpoint),
+        ready=lambda: mounted(mountpoint),
     ):
         yield mountpoint
     mountpoint.unlink()
@@ -166,7 +166,7 @@ def nbdfuse_file(content: Path, directory: Path) -> Iterator[Path]:
             "nbdfuse",
             path,
             f"nbd+unix:///?socket={socket}",
-            ready=lambda: os.path.ismount(mountpoint) and path.exists(),
+            ready=lambda: mounted(mountpoint) and path.exists(),
             end=lambda: unmount(mountpoint),
         ),
     ):

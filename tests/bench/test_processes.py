@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import fio
 from bench.peers.block_files import scratch_directory
-from bench.processes import ProgramError, daemon, execute
+from bench.processes import ProgramError, daemon, execute, mounted
 
 
 def alive(pid: int) -> bool:
@@ -102,3 +103,35 @@ def test_signals_leave_no_process(tmp_path, number):
     assert not alive(pid)
     if number != signal.SIGKILL:
         assert list(tmp_path.iterdir()) == []
+
+
+def test_mounted(tmp_path):
+    assert mounted(Path("/proc"))
+    assert not mounted(tmp_path)
+
+
+def test_a_daemon_that_died_is_still_unmounted():
+    ended = []
+    with daemon("sleep", "100", ready=lambda: True, end=lambda: ended.append(1)) as process:
+        process.kill()
+        process.wait()
+    assert ended == [1]
+
+
+def test_a_daemon_does_not_get_our_ctrl_c():
+    with daemon("sleep", "100", ready=lambda: True) as process:
+        assert os.getpgid(process.pid) != os.getpgid(0)
+
+
+def test_fractions_of_seconds_reach_fio(tmp_path, monkeypatch):
+    """fio itself takes --runtime=0.5 for no limit at all."""
+    given = []
+
+    def spy(*words: str) -> str:
+        given.extend(words)
+        raise ProgramError("not run")
+
+    monkeypatch.setattr(fio, "execute", spy)
+    with pytest.raises(ProgramError, match="not run"):
+        fio.run(tmp_path / "x", "read", "4k", seconds=0.5)
+    assert "--runtime=500ms" in given

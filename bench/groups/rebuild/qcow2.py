@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import socket
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from bench.case import Sample
 from bench.content import MIB, Content, scattered
-from bench.processes import ProgramError, daemon, execute
+from bench.processes import ProgramError, daemon, execute, mounted
 
 
 class Monitor:
@@ -95,7 +94,7 @@ class DirtyBitmap:
                 f"socket,id=monitor,path={monitor},server=on,wait=off",
                 "--monitor",
                 "chardev=monitor",
-                ready=lambda: monitor.exists() and os.path.ismount(export),
+                ready=lambda: monitor.exists() and mounted(export),
             )
         )
         self.monitor = Monitor(monitor)
