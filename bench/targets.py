@@ -112,7 +112,7 @@ TARGETS: list[RatioTarget | LimitTarget] = [
     ),
     RatioTarget("first writes that fill a thin volume vs qcow2", "first.thin.fill", "qcow2", 2.0),
     RatioTarget("first writes, COW, one in each cluster, vs qcow2", "first.cow.each", "qcow2", 2.0),
-    RatioTarget("random writes over a whole clone vs qcow2", "first.cow.fill", "qcow2", 2.0),
+    RatioTarget("random writes that fill a clone vs qcow2", "first.cow.fill", "qcow2", 2.0),
     RatioTarget(
         "read through 64 snapshots vs none",
         "chain.randread.4k.qd32",

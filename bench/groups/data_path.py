@@ -155,7 +155,8 @@ def open_fio(settings: Settings) -> Iterator[list[Case]]:
         scratch_directory(settings.directory) as directory,
         BlockFiles(directory, settings.volume_size) as files,
     ):
-        yield data_path_cases(files, settings)
+        sweep = [] if settings.quick else sweep_cases(files, settings)
+        yield data_path_cases(files, settings) + sweep
 
 
 @contextlib.contextmanager
@@ -164,7 +165,4 @@ def open_more(settings: Settings) -> Iterator[list[Case]]:
         scratch_directory(settings.directory) as directory,
         BlockFiles(directory, settings.volume_size) as files,
     ):
-        if settings.quick:
-            yield []
-        else:
-            yield more_cases(files, settings) + sweep_cases(files, settings)
+        yield [] if settings.quick else more_cases(files, settings)

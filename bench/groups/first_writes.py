@@ -145,7 +145,7 @@ def make_case(files: NewFiles, key: str, title: str, size: int, *, clone: bool, 
                 depth=32,
                 direct=contestant != "raw",
                 log=log if each else None,
-                size=None if each else size,
+                size=None if each else min(size, 256 * MIB),
             )
             writing = sample["ios"] / sample["iops"]
             flushing = flush_seconds(path)
@@ -194,7 +194,7 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
             make_case(
                 files,
                 "first.cow.fill",
-                "4 KiB random writes over a whole clone (COW), QD32",
+                "4 KiB random writes that fill 256 MiB of a clone (COW), QD32",
                 base,
                 clone=True,
                 each=False,

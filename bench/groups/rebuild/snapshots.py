@@ -33,6 +33,9 @@ class Btrfs:
 
     def change(self, share: float, seed: int) -> int:
         numbers = scattered(self.size // MIB, share, seed)
+        for side in (self.source, self.replica) if self.number else ():
+            execute("btrfs", "subvolume", "delete", "-c", side / f"s{self.number - 1}")
+            execute("btrfs", "filesystem", "sync", side)
         Content().write_blocks(self.source / "v/data", numbers)
         self.number += 1
         self.snapshot()
@@ -52,9 +55,6 @@ class Btrfs:
     def verify(self) -> None:
         name = f"s{self.number}"
         execute("cmp", self.source / name / "data", self.replica / name / "data")
-        for side in (self.source, self.replica):
-            execute("btrfs", "subvolume", "delete", "-c", side / f"s{self.number - 1}")
-            execute("btrfs", "filesystem", "sync", side)
 
     def close(self) -> None:
         self.stack.close()
@@ -88,6 +88,8 @@ class ZfsFuse:
 
     def change(self, share: float, seed: int) -> int:
         numbers = scattered(self.size // MIB, share, seed)
+        for pool in self.pools if self.number else ():
+            execute("zfs", "destroy", f"{pool}/v@s{self.number - 1}")
         Content().write_blocks(self.mountpoints[0] / "v/data", numbers)
         self.number += 1
         self.snapshot()
@@ -105,8 +107,6 @@ class ZfsFuse:
         execute("zfs", "unmount", f"{self.pools[1]}/v")
         execute("zfs", "mount", f"{self.pools[1]}/v")
         execute("cmp", *(mountpoint / "v/data" for mountpoint in self.mountpoints))
-        for pool in self.pools:
-            execute("zfs", "destroy", f"{pool}/v@s{self.number - 1}")
 
     def close(self) -> None:
         self.stack.close()
