@@ -61,7 +61,10 @@ class Btrfs:
 
 
 class ZfsFuse:
-    """zfs send -i OLD NEW | zfs recv -F between two pools on files, by Debian's zfs-fuse."""
+    """zfs send -i OLD NEW | zfs recv -F between two pools on files, by Debian's zfs-fuse.
+
+    The replica's pool is the last one made, and its file is synced, too.
+    """
 
     def open(self, directory: Path, size: int) -> None:
         self.size, self.number = size, 0
@@ -73,7 +76,7 @@ class ZfsFuse:
             served = daemon("zfs-fuse", "--no-daemon", *options, ready=answers)
             self.stack.enter_context(served)
         for pool, mountpoint in zip(self.pools, self.mountpoints, strict=True):
-            image = directory / f"{pool}.img"
+            self.replica_image = image = directory / f"{pool}.img"
             with image.open("xb") as file:
                 file.truncate(size * 3 // 2 + 1024 * MIB)
             execute("zpool", "create", "-O", "atime=off", "-m", mountpoint, pool, image)
@@ -100,6 +103,7 @@ class ZfsFuse:
         old, new = f"{a}/v@s{self.number - 1}", f"{a}/v@s{self.number}"
         start = time.monotonic()
         execute("bash", "-c", f"set -o pipefail; zfs send -i {old} {new} | zfs recv -F {b}/v")
+        execute("sync", self.replica_image)
         return {"value": time.monotonic() - start}
 
     def verify(self) -> None:
