@@ -61,7 +61,8 @@ ctypedef struct store_t:
     uint64_t commits_done
     bint commit_running
     int last_commit_result
-    uint32_t dirty              # something to commit since the last capture
+    uint32_t dirty              # maps or freed space to commit since the last capture
+    uint32_t written            # data written in place since the last data barrier
     uint32_t closed             # no request is served any more
     uint32_t discarding         # commits whose freed clusters are not given back yet
     pthread_t flusher

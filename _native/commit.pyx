@@ -50,6 +50,7 @@ from lvolfs._native.sync cimport (
     pthread_join,
     pthread_mutex_lock,
     pthread_mutex_unlock,
+    seconds_now,
     store8,
     store32,
     swap8,
@@ -59,6 +60,12 @@ from lvolfs._native.sync cimport (
 cdef enum:
     SUPER_CLEAN = 16            # offset of the clean flag in the super block
     SUPER_CRC = 4092
+    # The flusher makes data without a change of maps durable once in so many intervals.
+    DATA_INTERVALS = 30
+    # It keeps the device busy for one part in so many of the time at most, as long as that
+    # makes it wait for no more than so many intervals.
+    FLUSHER_SHARE = 10
+    FLUSHER_PATIENCE = 5
 
 
 # An extent page as captured.
@@ -249,6 +256,7 @@ cdef void drop_captured(commit_t *commit) noexcept nogil:
             allocator_release(&commit.store.pages, commit.chains[i].indices[k])
     free_captured(commit)
     store32(&commit.store.dirty, 1)
+    store32(&commit.store.written, 1)
 
 
 cdef void commit_undo(commit_t *commit) noexcept nogil:
@@ -470,10 +478,14 @@ cdef int commit_run(commit_t *commit, bint take_freed) noexcept nogil:
     """By whoever holds commit_lock. On success the freed lists are left to the caller."""
     cdef store_t *store = commit.store
     cdef blob_t *blob
+    cdef uint32_t changed, written
     cdef int rc = 0
     if load32(&store.failed):
         return -<int> load32(&store.failed)
-    if store.read_only or not swap32(&store.dirty, 0):
+    # Both in any case: a commit begins with the data barrier.
+    changed = swap32(&store.dirty, 0)
+    written = swap32(&store.written, 0)
+    if store.read_only or not (changed or written):
         return 0
     # Before the capture, so that the maps captured no longer name them.
     if take_freed:
@@ -655,14 +667,31 @@ cdef bint store_reclaim(store_t *store) noexcept nogil:
 
 cdef void *flusher_run(void *argument) noexcept nogil:
     cdef store_t *store = <store_t *> argument
+    cdef double interval = store.flusher_interval
+    cdef double wait = interval
+    cdef double began
+    cdef uint32_t quiet = 0     # waits since the last commit
     pthread_mutex_lock(&store.flush_lock)
     while not store.flusher_stop:
-        cond_wait_for(&store.flusher_wake, &store.flush_lock, store.flusher_interval)
-        if store.flusher_stop or not load32(&store.dirty) or load32(&store.failed):
+        cond_wait_for(&store.flusher_wake, &store.flush_lock, wait)
+        wait = interval
+        quiet += 1
+        if store.flusher_stop or load32(&store.failed):
             continue
+        # Data that were overwritten in place are on their way by the host's own writeback, as
+        # any program's; only maps are nowhere but in this process.
+        if not load32(&store.dirty) and not (
+            load32(&store.written) and quiet >= <uint32_t> DATA_INTERVALS
+        ):
+            continue
+        quiet = 0
         pthread_mutex_unlock(&store.flush_lock)
+        began = seconds_now()
         # An error is kept by the store or leaves it dirty: the next flush reports it.
         store_flush(store)
+        wait = min(
+            max(interval, (seconds_now() - began) * FLUSHER_SHARE), interval * FLUSHER_PATIENCE
+        )
         pthread_mutex_lock(&store.flush_lock)
     pthread_mutex_unlock(&store.flush_lock)
     return NULL

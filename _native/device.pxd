@@ -28,6 +28,7 @@ ctypedef struct device_t:
     uint64_t bytes_discarded
     uint64_t flushes
     uint64_t errors
+    uint32_t cannot_reserve  # 1: the host file system has no fallocate
     write_log_t *log       # NULL unless the device is recorded
     device_faults_t *faults  # NULL unless a test planted some
 
@@ -36,6 +37,9 @@ ctypedef struct device_t:
 # (the file shrank under us) is -EIO.
 cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil
 cdef int device_pwrite(device_t *dev, const void *buf, uint64_t length, uint64_t offset) noexcept nogil
+# The same for a range that held nothing so far. Of a long one the host reserves the space
+# before the first byte is copied: one step instead of one a block.
+cdef int device_pwrite_new(device_t *dev, const void *buf, uint64_t length, uint64_t offset) noexcept nogil
 cdef int device_flush(device_t *dev) noexcept nogil
 # Afterwards the range reads as zeros. Frees the space where the host can.
 cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil

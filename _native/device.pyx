@@ -5,8 +5,8 @@ import os
 import stat
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EINTR, EIO, ENXIO, errno as c_errno
-from libc.stdint cimport uint8_t, uint64_t
+from libc.errno cimport EDQUOT, EINTR, EIO, ENOSPC, ENXIO, errno as c_errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from posix.types cimport off_t
 
 from lvolfs._native.device_faults cimport (
@@ -21,7 +21,7 @@ from lvolfs._native.device_faults cimport (
     device_faults_new,
     device_faults_t,
 )
-from lvolfs._native.sync cimport add64, cas_pointer, load64
+from lvolfs._native.sync cimport add64, cas_pointer, load32, load64, store32
 from lvolfs._native.write_log cimport (
     LOG_DISCARD,
     LOG_FLUSH,
@@ -67,6 +67,8 @@ cdef enum:
     # of 1 MiB, random ones of 4 KiB are four times slower.
     WRITE_PIECE = 1 << 16
     ZEROES = 1 << 16
+    # Shorter writes into a hole stay sparse.
+    RESERVE_FROM = 1 << 16
 
 cdef extern from *:
     """
@@ -153,6 +155,29 @@ cdef int device_pwrite(
             write_log_append(dev.log, LOG_WRITE, offset, length, buf)
         write_log_unlock(dev.log)
     return count(dev, &dev.writes, &dev.bytes_written, rc, length)
+
+
+cdef int reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+    """-ENOSPC when the host is full; 0 otherwise, whether there is such a thing or not."""
+    if dev.is_block or load32(&dev.cannot_reserve) or offset > dev.size or length > dev.size - offset:
+        return 0
+    while fallocate(dev.fd, FALLOC_FL_KEEP_SIZE, <off_t> offset, <off_t> length) != 0:
+        if c_errno == ENOSPC or c_errno == EDQUOT:
+            return -c_errno
+        if c_errno != EINTR:
+            # Only an advance: the write itself will tell what is wrong.
+            store32(&dev.cannot_reserve, 1)
+            break
+    return 0
+
+
+cdef int device_pwrite_new(
+    device_t *dev, const void *buf, uint64_t length, uint64_t offset
+) noexcept nogil:
+    cdef int rc = 0
+    if length >= <uint64_t> RESERVE_FROM:
+        rc = reserve(dev, offset, length)
+    return rc if rc else device_pwrite(dev, buf, length, offset)
 
 
 cdef int flush_all(device_t *dev) noexcept nogil:

@@ -244,7 +244,7 @@ cdef class Engine:
     @property
     def dirty(self):
         """Whether there is something that the next flush would have to do."""
-        return bool(load32(&self.store.dirty))
+        return bool(load32(&self.store.dirty) or load32(&self.store.written))
 
     # -- reading metadata
 

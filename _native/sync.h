@@ -164,6 +164,12 @@ static inline int gate_is_mine(gate_t *g) {
     return mine;
 }
 
+static inline double seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
 /* Waits on `cond` at most `seconds`; returns 0 or ETIMEDOUT. */
 static inline int cond_wait_for(pthread_cond_t *cond, pthread_mutex_t *mutex, double seconds) {
     struct timespec until;

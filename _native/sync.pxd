@@ -19,6 +19,7 @@ cdef extern from "sync.h" nogil:
     int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex) noexcept
     int pthread_cond_signal(pthread_cond_t *cond) noexcept
     int pthread_cond_broadcast(pthread_cond_t *cond) noexcept
+    double seconds_now() noexcept
     int cond_wait_for(pthread_cond_t *cond, pthread_mutex_t *mutex, double seconds) noexcept
 
     uint32_t load32(const uint32_t *p) noexcept

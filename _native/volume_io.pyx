@@ -36,6 +36,7 @@ from lvolfs._native.device cimport (
     device_is_hole,
     device_pread,
     device_pwrite,
+    device_pwrite_new,
     device_t,
     device_zero,
 )
@@ -87,8 +88,8 @@ cdef int note_lost_write(blob_t *blob, int rc) noexcept nogil:
 
 cdef void mark_written(store_t *store) noexcept nogil:
     # Only the first write after a commit dirties the cache line.
-    if not load32(&store.dirty):
-        store32(&store.dirty, 1)
+    if not load32(&store.written):
+        store32(&store.written, 1)
 
 
 cdef int read_external(
@@ -238,7 +239,7 @@ cdef int fill_new_cluster(
                 memset(whole + start, 0, length)
             else:
                 memcpy(whole + start, data, length)
-            return device_pwrite(store.dev, whole, cluster_size, base)
+            return device_pwrite_new(store.dev, whole, cluster_size, base)
         rc = fill_zeroes(store, base, start, end, cluster_size)
         if rc:
             return rc
@@ -246,7 +247,7 @@ cdef int fill_new_cluster(
         return 0
     if data == NULL:
         return device_zero(store.dev, base + start, length)
-    return device_pwrite(store.dev, data, length, base + start)
+    return device_pwrite_new(store.dev, data, length, base + start)
 
 
 cdef int write_first(

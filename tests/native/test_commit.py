@@ -120,6 +120,41 @@ def test_the_flusher_commits_by_itself(engine: Engine) -> None:
     assert 0 in pages
 
 
+def test_the_flusher_leaves_data_overwritten_in_place_to_the_host_for_a_while(
+    engine: Engine,
+) -> None:
+    blob = thin_blob(engine)
+    blob.pwrite(b"x", 0)
+    engine.flush()
+    assert not engine.dirty
+    flushes = engine.device.counters["flushes"]
+    engine.start_flusher(0.2)
+    blob.pwrite(b"y", 0)
+    time.sleep(0.6)
+    assert engine.dirty
+    assert engine.device.counters["flushes"] == flushes
+    blob.pwrite(b"z", CLUSTER)
+    deadline = time.monotonic() + 20
+    while engine.dirty and time.monotonic() < deadline:
+        time.sleep(0.05)
+    engine.stop_flusher()
+    assert not engine.dirty
+    assert engine.device.counters["flushes"] > flushes
+
+
+def test_data_overwritten_in_place_are_flushed_when_asked_for(engine: Engine) -> None:
+    blob = thin_blob(engine)
+    blob.pwrite(b"x", 0)
+    engine.flush()
+    flushes = engine.device.counters["flushes"]
+    engine.flush()
+    assert engine.device.counters["flushes"] == flushes
+    blob.pwrite(b"y", 0)
+    assert engine.dirty
+    engine.flush()
+    assert engine.device.counters["flushes"] == flushes + 1
+
+
 def test_a_long_head_makes_a_chain_and_frees_the_old_pages(engine: Engine) -> None:
     xattrs = b"".join(
         struct.pack("<BIHH", 2, 4 + 4 + 3000, 4, 3000) + b"x%03d" % i + bytes([i]) * 3000
