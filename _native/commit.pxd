@@ -30,6 +30,3 @@ cdef void commit_forget(blob_t *blob) noexcept nogil
 # chain can be written anew, a page longer. Without them a write that took the last page for
 # its extent could never be committed.
 cdef void commit_set_reserve(store_t *store) noexcept nogil
-
-cdef int flusher_start(store_t *store, double interval) noexcept nogil
-cdef void flusher_stop(store_t *store) noexcept nogil

@@ -6,7 +6,7 @@ import stat
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EDQUOT, EINTR, EIO, ENOSPC, ENXIO, errno as c_errno
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from posix.types cimport off_t
 
 from lvolfs._native.device_faults cimport (

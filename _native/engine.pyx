@@ -39,8 +39,6 @@ from lvolfs._native.commit cimport (
     commit_forget,
     commit_locked,
     commit_set_reserve,
-    flusher_start,
-    flusher_stop,
     store_flush,
     store_settle,
 )
@@ -51,6 +49,7 @@ from lvolfs._native.device cimport (
     device_pwrite,
 )
 from lvolfs._native cimport faults
+from lvolfs._native.flusher cimport flusher_start, flusher_stop
 from lvolfs._native.metadata cimport MD_PAGE, extent_parse, page_crc_is_right
 from lvolfs._native.sync cimport (
     gate_close,
