@@ -139,7 +139,7 @@ def read_contents(
             problem = f"the masks cannot be read: {error.strerror}"
     if superblock.clean and masks and not force_replay:
         blobs = _read_blobs(superblock, reader, _PageCache(reader), bits_set(masks[2]))
-        _check_parents(blobs)
+        _check_parents(blobs, superblock.super_blob)
         problem = next((f"{b.title}: {b.damage}" for b in blobs.values() if b.damage), None)
         if problem is None:
             return StoreContents(superblock, blobs, False, None, masks[0], masks[1])
@@ -147,7 +147,7 @@ def read_contents(
     if masks:
         contents.masked_pages, contents.masked_clusters = masks[:2]
     _replay(contents, reader, masks[2] if masks else b"")
-    _check_parents(contents.blobs)
+    _check_parents(contents.blobs, superblock.super_blob)
     return contents
 
 
@@ -304,7 +304,7 @@ def _check_clusters(superblock: Superblock, blob: StoredBlob) -> list[str]:
     return []
 
 
-def _check_parents(blobs: dict[int, StoredBlob]) -> None:
+def _check_parents(blobs: dict[int, StoredBlob], super_blob: int) -> None:
     """Damage runs down the chain: what a parent cannot give, its clones cannot show."""
     checked: dict[int, str | None] = {}
     for start in blobs.values():
@@ -325,6 +325,9 @@ def _check_parents(blobs: dict[int, StoredBlob]) -> None:
                 break
             parent = blob.link("SNAP")
             if parent is None:
+                break
+            if parent == super_blob:
+                blob.damage = "its parent is the store's own blob, which is no snapshot"
                 break
             if parent not in blobs:
                 blob.damage = f"its parent, blob {parent:#x}, is missing"

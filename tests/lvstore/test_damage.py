@@ -118,6 +118,12 @@ def test_missing_parent(image):
     open_damaged(image, ["top"], "its parent, blob 0x1000000c8, is missing")
 
 
+def test_the_stores_own_blob_as_parent(image):
+    (own,) = set(image.blobs) - {blob.id for blob in image.lvols.values()}
+    image.set_link("top", "SNAP", own)
+    open_damaged(image, ["top"], "the store's own blob")
+
+
 def test_parents_in_a_loop(image, tmp_path):
     image.set_link("top", "SNAP", image.lvols["top"].id)
     open_damaged(image, ["top"], "is a loop")
