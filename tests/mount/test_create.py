@@ -40,7 +40,7 @@ def test_files_are_made_in_volumes_only(mounted: Mounted, where: str) -> None:
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        (b"x" * 64, errno.ENAMETOOLONG),
+        (b"x" * 256, errno.ENAMETOOLONG),
         (b"\xff\xfe", errno.EINVAL),
         (b"x" * 256, errno.ENAMETOOLONG),
     ],

@@ -53,7 +53,7 @@ def test_a_name_that_is_taken_or_cannot_be(mounted: Mounted) -> None:
     with pytest.raises(FileExistsError):
         (mounted.volumes / "a").rename(mounted.volumes / "s")
     with pytest.raises(OSError, match="too long"):
-        (mounted.volumes / "a").rename(mounted.volumes / ("x" * 64))
+        (mounted.volumes / "a").rename(mounted.volumes / ("x" * 256))
     assert (mounted.volumes / "a").exists()
 
 

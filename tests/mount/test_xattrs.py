@@ -177,7 +177,7 @@ MISTAKES = [
     ("volumes/v", "snapshot", "s", errno.EEXIST),
     ("volumes/v", "snapshot", "", errno.EINVAL),
     ("volumes/v", "snapshot", "a/b", errno.EINVAL),
-    ("volumes/v", "snapshot", "x" * 64, errno.ENAMETOOLONG),
+    ("volumes/v", "snapshot", "x" * 256, errno.ENAMETOOLONG),
     ("volumes/v", "snapshot", "a\0b", errno.EINVAL),
     ("volumes/v", "clone", "c", errno.EINVAL),
     ("volumes/v", "checksum.register", "", errno.EPERM),
