@@ -42,7 +42,6 @@ def test_files_are_made_in_volumes_only(mounted: Mounted, where: str) -> None:
     [
         (b"x" * 256, errno.ENAMETOOLONG),
         (b"\xff\xfe", errno.EINVAL),
-        (b"x" * 256, errno.ENAMETOOLONG),
     ],
 )
 def test_names_that_cannot_be(mounted: Mounted, name: bytes, code: int) -> None:
