@@ -64,6 +64,8 @@ cdef class CopyLoop:
         self.source = source
         self.destination = destination
         self.control = control
+        source.watch(control)
+        destination.watch(control)
         self.cluster_size = cluster_size
         self.algorithm = ALGORITHM_NONE if algorithm is None else algorithm_of(algorithm)
         self.sparse = sparse

@@ -7,6 +7,7 @@ is read or written.
 from libc.stdint cimport uint32_t, uint64_t
 
 from lvolfs._native.cluster_map cimport blob_t
+from lvolfs._native.control cimport Control
 from lvolfs._native.nbd cimport nbd_target_t
 from lvolfs._native.sync cimport gate_t
 
@@ -48,3 +49,5 @@ cdef class Endpoint:
     cdef endpoint_t raw
     cdef readonly str name
     cdef object _owner          # keeps the blob or connection alive
+    # A job's cancellation ends requests that its other side may never answer.
+    cdef watch(self, Control control)

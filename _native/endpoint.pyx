@@ -11,6 +11,7 @@ from posix.types cimport off_t
 from lvolfs._native.cluster_map cimport blob_size, blob_t, map_own
 from lvolfs._native.device cimport device_is_hole
 from lvolfs._native.blob cimport Blob
+from lvolfs._native.control cimport Control
 from lvolfs._native.nbd cimport (
     NbdTarget, nbd_target_flush, nbd_target_read, nbd_target_write, nbd_target_zero,
 )
@@ -255,13 +256,16 @@ cdef class Endpoint:
     @staticmethod
     def of_nbd(NbdTarget target not None):
         cdef Endpoint e = Endpoint.__new__(Endpoint)
-        if target.raw.handle == NULL:
-            raise ValueError(f"NBD connection to {target.uri} is closed")
+        target._open()
         e.raw.kind = ENDPOINT_NBD
         e.raw.nbd = &target.raw
         e._owner = target
         e.name = target.uri
         return e
+
+    cdef watch(self, Control control):
+        if self.raw.kind == ENDPOINT_NBD:
+            (<NbdTarget> self._owner).watch(control)
 
     def _usable(self):
         if self.raw.kind == ENDPOINT_CLOSED:

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from lvolfs._native.control cimport Control
+from lvolfs._native.sync cimport pthread_mutex_t
 
 cdef extern from "libnbd.h" nogil:
     struct nbd_handle:
@@ -9,14 +11,19 @@ cdef extern from "libnbd.h" nogil:
 
 
 ctypedef struct nbd_target_t:
-    nbd_handle *handle
+    nbd_handle *handle      # NULL once it is closed, or given up
+    pthread_mutex_t lock    # guards every call on the handle
+    int error               # what requests end with when there is no handle
+    const uint32_t *cancelled  # of the job that waits; may be NULL
+    double patience         # seconds for which a request may go unanswered
     uint64_t size           # bytes
     uint32_t max_request    # bytes of one request
     bint can_zero
     bint can_flush
 
 
-# All return 0 or -errno and are safe from several threads.
+# All return 0 or -errno and are safe from several threads: -ETIMEDOUT when the server is silent,
+# -ECANCELED when the job was cancelled while it was. The connection is closed then.
 cdef int nbd_target_read(nbd_target_t *target, void *buf, uint64_t offset, uint64_t length) noexcept nogil
 cdef int nbd_target_write(nbd_target_t *target, const void *buf, uint64_t offset,
                           uint64_t length) noexcept nogil
@@ -29,3 +36,5 @@ cdef class NbdTarget:
     cdef nbd_target_t raw
     cdef readonly str uri
     cdef bint _read_only
+    cdef Control _control
+    cdef watch(self, Control control)   # whose cancellation ends requests

@@ -1,10 +1,16 @@
 from types import TracebackType
 
 class NbdTarget:
-    """A connection to an NBD export; OSError names the URI and the server's answer."""
+    """A connection to an NBD export; OSError names the URI and the server's answer.
+
+    ETIMEDOUT: not connected within `connect_seconds`, or a request unanswered for `patience`
+    seconds. The latter closes the connection: it cannot be used again.
+    """
 
     uri: str
-    def __init__(self, uri: str) -> None: ...
+    def __init__(
+        self, uri: str, *, patience: float = ..., connect_seconds: float = ...
+    ) -> None: ...
     @property
     def size(self) -> int:
         """Bytes."""
@@ -15,7 +21,8 @@ class NbdTarget:
     @property
     def closed(self) -> bool: ...
     def pread(self, length: int, offset: int) -> bytes: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Says goodbye; a server that does not take it is left after a few seconds."""
     def __enter__(self) -> NbdTarget: ...
     def __exit__(
         self,

@@ -1,18 +1,35 @@
-"""libnbd's synchronous calls, without the GIL."""
+"""Requests to a Network Block Device server, without the GIL.
+
+A server may be slow, hung or gone. Whoever waits for it looks around every few milliseconds: when
+its job is cancelled, or the server has been silent for too long, the connection is closed under
+the request. Nothing else can take a request back whose buffer libnbd still reads or fills.
+"""
 
 import os
 
-from libc.errno cimport EIO
+from libc.errno cimport EBADF, EIO, ENOMEM, ETIMEDOUT
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from lvolfs._native.control cimport Control, now_seconds
+from lvolfs._native.sync cimport (
+    load32, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
+
+cdef extern from "<errno.h>" nogil:
+    int ECANCELED
+
 cdef extern from "libnbd.h" nogil:
+    """
+    static const nbd_completion_callback lvolfs_nbd_no_callback;
+    """
+    ctypedef struct nbd_completion_callback:
+        pass
+    const nbd_completion_callback lvolfs_nbd_no_callback
     int LIBNBD_SIZE_MAXIMUM
     nbd_handle *nbd_create() noexcept
     void nbd_close(nbd_handle *h) noexcept
-    int nbd_connect_uri(nbd_handle *h, const char *uri) noexcept
-    int nbd_shutdown(nbd_handle *h, unsigned int flags) noexcept
     const char *nbd_get_error() noexcept
     int nbd_get_errno() noexcept
     int64_t nbd_get_size(nbd_handle *h) noexcept
@@ -20,16 +37,39 @@ cdef extern from "libnbd.h" nogil:
     int nbd_is_read_only(nbd_handle *h) noexcept
     int nbd_can_zero(nbd_handle *h) noexcept
     int nbd_can_flush(nbd_handle *h) noexcept
-    int nbd_pread(nbd_handle *h, void *buf, size_t count, uint64_t offset, unsigned int flags) noexcept
-    int nbd_pwrite(nbd_handle *h, const void *buf, size_t count, uint64_t offset,
-                   unsigned int flags) noexcept
-    int nbd_zero(nbd_handle *h, uint64_t count, uint64_t offset, unsigned int flags) noexcept
-    int nbd_flush(nbd_handle *h, unsigned int flags) noexcept
+    int nbd_poll(nbd_handle *h, int milliseconds) noexcept
+    int nbd_aio_connect_uri(nbd_handle *h, const char *uri) noexcept
+    int nbd_aio_is_connecting(nbd_handle *h) noexcept
+    int nbd_aio_is_ready(nbd_handle *h) noexcept
+    int nbd_aio_is_closed(nbd_handle *h) noexcept
+    int nbd_aio_is_dead(nbd_handle *h) noexcept
+    int nbd_aio_disconnect(nbd_handle *h, unsigned int flags) noexcept
+    int nbd_aio_command_completed(nbd_handle *h, uint64_t cookie) noexcept
+    int64_t nbd_aio_pread(nbd_handle *h, void *buf, size_t count, uint64_t offset,
+                          nbd_completion_callback done, unsigned int flags) noexcept
+    int64_t nbd_aio_pwrite(nbd_handle *h, const void *buf, size_t count, uint64_t offset,
+                           nbd_completion_callback done, unsigned int flags) noexcept
+    int64_t nbd_aio_zero(nbd_handle *h, uint64_t count, uint64_t offset,
+                         nbd_completion_callback done, unsigned int flags) noexcept
+    int64_t nbd_aio_flush(nbd_handle *h, nbd_completion_callback done,
+                          unsigned int flags) noexcept
 
 cdef enum:
     # What every server takes by the protocol's rule when it announces nothing.
     MAX_REQUEST = 32 << 20
     ZEROES = 1 << 20
+    POLL_MILLISECONDS = 50
+    ASK_READ = 0
+    ASK_WRITE = 1
+    ASK_ZERO = 2
+    ASK_FLUSH = 3
+
+# A cancelled request of a server that answers is let finish.
+cdef double CANCEL_GRACE = 1.0
+cdef double GOODBYE_SECONDS = 2.0
+
+CONNECT_SECONDS = 10.0
+PATIENCE_SECONDS = 120.0
 
 
 cdef int last_errno() noexcept nogil:
@@ -37,25 +77,93 @@ cdef int last_errno() noexcept nogil:
     return -code if code > 0 else -EIO
 
 
-cdef int nbd_target_read(nbd_target_t *target, void *buf, uint64_t offset, uint64_t length) noexcept nogil:
+cdef int64_t submit(nbd_handle *h, int kind, void *buf, uint64_t offset, uint64_t length) noexcept nogil:
+    if kind == ASK_READ:
+        return nbd_aio_pread(h, buf, length, offset, lvolfs_nbd_no_callback, 0)
+    if kind == ASK_WRITE:
+        return nbd_aio_pwrite(h, buf, length, offset, lvolfs_nbd_no_callback, 0)
+    if kind == ASK_ZERO:
+        return nbd_aio_zero(h, length, offset, lvolfs_nbd_no_callback, 0)
+    return nbd_aio_flush(h, lvolfs_nbd_no_callback, 0)
+
+
+cdef void abandon(nbd_target_t *target, int error) noexcept nogil:
+    """With the lock held: ends the connection, and with it every request that is under way."""
+    nbd_close(target.handle)
+    target.handle = NULL
+    target.error = error
+
+
+cdef int progress(nbd_target_t *target, uint64_t cookie, double begun, double *cancelled) noexcept nogil:
+    """With the lock held: 1 when the request is done, 0 to ask again, or -errno."""
+    cdef int done, code
+    cdef double now
+    done = nbd_aio_command_completed(target.handle, cookie)
+    if done != 0:
+        return 1 if done > 0 else last_errno()
+    now = now_seconds()
+    if cancelled[0] == 0 and target.cancelled != NULL and load32(target.cancelled):
+        cancelled[0] = now
+    if cancelled[0] != 0 and now - cancelled[0] > CANCEL_GRACE:
+        abandon(target, -ECANCELED)
+        return -ECANCELED
+    if now - begun > target.patience:
+        abandon(target, -ETIMEDOUT)
+        return -ETIMEDOUT
+    if nbd_poll(target.handle, POLL_MILLISECONDS) < 0:
+        code = last_errno()
+        done = nbd_aio_command_completed(target.handle, cookie)
+        if done > 0:
+            return 1
+        if done == 0:
+            abandon(target, code)
+        return code
+    return 0
+
+
+cdef int ask(nbd_target_t *target, int kind, void *buf, uint64_t offset, uint64_t length) noexcept nogil:
+    """One request from beginning to end; other threads' come in between."""
+    cdef int64_t cookie
+    cdef double begun = now_seconds(), cancelled = 0
+    cdef int rc = 0
+    pthread_mutex_lock(&target.lock)
+    if target.handle == NULL:
+        rc = target.error
+    else:
+        cookie = submit(target.handle, kind, buf, offset, length)
+        if cookie < 0:
+            rc = last_errno()
+        while rc == 0:
+            rc = progress(target, cookie, begun, &cancelled)
+            if rc == 0:
+                pthread_mutex_unlock(&target.lock)
+                pthread_mutex_lock(&target.lock)
+                if target.handle == NULL:
+                    rc = target.error
+    pthread_mutex_unlock(&target.lock)
+    return 0 if rc > 0 else rc
+
+
+cdef int ask_in_parts(nbd_target_t *target, int kind, void *buf, uint64_t offset,
+                      uint64_t length) noexcept nogil:
     cdef uint64_t done = 0, part
+    cdef int rc
     while done < length:
         part = min(length - done, <uint64_t> target.max_request)
-        if nbd_pread(target.handle, <char *> buf + done, part, offset + done, 0) < 0:
-            return last_errno()
+        rc = ask(target, kind, NULL if buf == NULL else <char *> buf + done, offset + done, part)
+        if rc < 0:
+            return rc
         done += part
     return 0
+
+
+cdef int nbd_target_read(nbd_target_t *target, void *buf, uint64_t offset, uint64_t length) noexcept nogil:
+    return ask_in_parts(target, ASK_READ, buf, offset, length)
 
 
 cdef int nbd_target_write(nbd_target_t *target, const void *buf, uint64_t offset,
                           uint64_t length) noexcept nogil:
-    cdef uint64_t done = 0, part
-    while done < length:
-        part = min(length - done, <uint64_t> target.max_request)
-        if nbd_pwrite(target.handle, <const char *> buf + done, part, offset + done, 0) < 0:
-            return last_errno()
-        done += part
-    return 0
+    return ask_in_parts(target, ASK_WRITE, <void *> buf, offset, length)
 
 
 cdef int nbd_target_zero(nbd_target_t *target, uint64_t offset, uint64_t length) noexcept nogil:
@@ -63,15 +171,10 @@ cdef int nbd_target_zero(nbd_target_t *target, uint64_t offset, uint64_t length)
     cdef void *zeros
     cdef int rc = 0
     if target.can_zero:
-        while done < length:
-            part = min(length - done, <uint64_t> target.max_request)
-            if nbd_zero(target.handle, part, offset + done, 0) < 0:
-                return last_errno()
-            done += part
-        return 0
+        return ask_in_parts(target, ASK_ZERO, NULL, offset, length)
     zeros = calloc(1, ZEROES)
     if zeros == NULL:
-        return -12
+        return -ENOMEM
     while done < length and rc == 0:
         part = min(length - done, <uint64_t> ZEROES)
         rc = nbd_target_write(target, zeros, offset + done, part)
@@ -81,18 +184,43 @@ cdef int nbd_target_zero(nbd_target_t *target, uint64_t offset, uint64_t length)
 
 
 cdef int nbd_target_flush(nbd_target_t *target) noexcept nogil:
-    if target.can_flush and nbd_flush(target.handle, 0) < 0:
+    return ask(target, ASK_FLUSH, NULL, 0, 0) if target.can_flush else 0
+
+
+cdef int connect(nbd_handle *h, const char *uri, double seconds) noexcept nogil:
+    cdef double begun = now_seconds()
+    if nbd_aio_connect_uri(h, uri) < 0:
         return last_errno()
-    return 0
+    while nbd_aio_is_connecting(h) > 0:
+        if now_seconds() - begun > seconds:
+            return -ETIMEDOUT
+        if nbd_poll(h, POLL_MILLISECONDS) < 0:
+            return last_errno()
+    return 0 if nbd_aio_is_ready(h) > 0 else last_errno()
+
+
+cdef void disconnect(nbd_handle *h) noexcept nogil:
+    """Says goodbye to a server that listens, and leaves one that does not."""
+    cdef double begun = now_seconds()
+    if nbd_aio_disconnect(h, 0) == 0:
+        while (nbd_aio_is_closed(h) == 0 and nbd_aio_is_dead(h) == 0
+                and now_seconds() - begun < GOODBYE_SECONDS):
+            if nbd_poll(h, POLL_MILLISECONDS) < 0:
+                break
+    nbd_close(h)
 
 
 cdef class NbdTarget:
-    def __cinit__(self, str uri not None):
+    def __cinit__(self, str uri not None, *, double patience=PATIENCE_SECONDS,
+                  double connect_seconds=CONNECT_SECONDS):
         cdef bytes text = os.fsencode(uri)
         cdef const char *raw_uri = text
         cdef int rc
         cdef int64_t limit
         memset(&self.raw, 0, sizeof(nbd_target_t))
+        pthread_mutex_init(&self.raw.lock, NULL)
+        self.raw.error = -EBADF
+        self.raw.patience = patience
         self.uri = uri
         if b"\0" in text:
             raise OSError(22, f"NBD URI {uri!r} has a NUL character in it")
@@ -100,7 +228,11 @@ cdef class NbdTarget:
         if self.raw.handle == NULL:
             raise self._error("cannot be opened")
         with nogil:
-            rc = nbd_connect_uri(self.raw.handle, raw_uri)
+            rc = connect(self.raw.handle, raw_uri, connect_seconds)
+        if rc == -ETIMEDOUT:
+            raise OSError(
+                ETIMEDOUT, f"NBD server {uri} has not answered for {connect_seconds:g} s"
+            )
         if rc < 0:
             raise self._error("cannot be reached")
         limit = nbd_get_size(self.raw.handle)
@@ -118,6 +250,11 @@ cdef class NbdTarget:
             with nogil:
                 nbd_close(self.raw.handle)
             self.raw.handle = NULL
+        pthread_mutex_destroy(&self.raw.lock)
+
+    cdef watch(self, Control control):
+        self._control = control
+        self.raw.cancelled = &control.raw.cancelled
 
     def _error(self, str what):
         cdef const char *text = nbd_get_error()
@@ -127,7 +264,7 @@ cdef class NbdTarget:
 
     def _open(self):
         if self.raw.handle == NULL:
-            raise ValueError(f"NBD connection to {self.uri} is closed")
+            raise OSError(-self.raw.error, f"NBD connection to {self.uri} is closed")
 
     @property
     def size(self):
@@ -159,13 +296,14 @@ cdef class NbdTarget:
         return bytes(data)
 
     def close(self):
-        """Waits for the server to end the session. Endpoints that use it must be gone."""
-        if self.raw.handle == NULL:
-            return
+        cdef nbd_handle *handle
         with nogil:
-            nbd_shutdown(self.raw.handle, 0)
-            nbd_close(self.raw.handle)
-        self.raw.handle = NULL
+            pthread_mutex_lock(&self.raw.lock)
+            handle = self.raw.handle
+            self.raw.handle = NULL
+            if handle != NULL:
+                disconnect(handle)
+            pthread_mutex_unlock(&self.raw.lock)
 
     def __enter__(self):
         return self

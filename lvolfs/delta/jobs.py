@@ -29,6 +29,10 @@ Kind: TypeAlias = Literal["checksum", "verify", "copy", "rebuild", "inflate", "d
 
 KEPT_FINISHED: Final = 1000
 
+# How long close() waits for jobs that were cancelled. One that is stuck in a call of the kernel,
+# writing to a file on a server that is gone, cannot be had out of there.
+CLOSE_PATIENCE: Final = 10.0
+
 _log = logging.getLogger(__name__)
 _next_id = itertools.count(1)
 _registries: weakref.WeakSet[JobRegistry] = weakref.WeakSet()
@@ -63,6 +67,8 @@ class Job:
         self.started = datetime.now(UTC)
         # Its end has been reported to an SPDK client, which counts it as gone.
         self.forgotten = False
+        # Cancelled at the store's end, and still stuck in its destination.
+        self.left_behind = False
         self._begun = time.monotonic()
         self._ended: float | None = None
         self._finished = threading.Event()
@@ -234,15 +240,28 @@ class JobRegistry:
 
     def close(self) -> None:
         """Cancels what runs and waits for it; new jobs are refused. Call before the store's
-        engine goes away."""
+        engine goes away.
+
+        A job that does not come back within CLOSE_PATIENCE is left behind, with a line in the
+        log: it sits in a call on its destination, holds no lock of the store, and ends before
+        its next request to it.
+        """
         with self._lock:
             self._closed = True
-            jobs = list(self._jobs.values())
+            jobs = [job for job in self._jobs.values() if not job.finished]
         for job in jobs:
-            if not job.finished:
-                job.cancel()
+            job.cancel()
+        deadline = time.monotonic() + CLOSE_PATIENCE
         for job in jobs:
-            job.wait()
+            if not job.left_behind and not job.wait(max(0.0, deadline - time.monotonic())):
+                job.left_behind = True
+                _log.warning(
+                    "job %d (%s of %s) is left behind: %s does not answer",
+                    job.id,
+                    job.kind,
+                    job.lvol,
+                    job.destination or "its device",
+                )
 
     def _run(self, job: Job, work: Callable[[Job], object], held: ExitStack | None) -> None:
         state: State = "complete"

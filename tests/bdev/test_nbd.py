@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import socket
 import subprocess
 import time
 
@@ -17,20 +18,26 @@ pytestmark = pytest.mark.skipif(shutil.which("nbdkit") is None, reason="nbdkit i
 SIZE = 8 * CLUSTER
 
 
+def answers(path):
+    """Somebody listens there; the file alone is there a little earlier."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
 def serve(tmp_path):
     running = []
 
     def start(*arguments):
-        socket = tmp_path / f"nbd{len(running)}.sock"
-        command = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", socket, *arguments]
+        path = tmp_path / f"nbd{len(running)}.sock"
+        command = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", path, *arguments]
         running.append(subprocess.Popen(command, stderr=subprocess.PIPE))
-        until = time.monotonic() + 10
-        while not socket.exists():
+        until = time.monotonic() + 30
+        while not answers(path):
             assert running[-1].poll() is None, running[-1].stderr.read()
             assert time.monotonic() < until
             time.sleep(0.01)
-        return f"nbd+unix:///?socket={socket}"
+        return f"nbd+unix:///?socket={path}"
 
     yield start
     for each in running:

@@ -1,0 +1,213 @@
+"""A destination that is slow, hangs or is gone holds up its own copy and nothing else."""
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lvolfs.lvstore.store import Lvstore
+from tests.bdev.test_nbd import answers
+from tests.mount.conftest import MIB, Mounted, fails, pattern
+
+# Far more than anything here needs on a busy machine, and far less than for ever.
+PATIENCE = 60
+CLUSTERS = 32
+
+
+class Server:
+    """An NBD server in memory that takes its time over every write, and can be stopped."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "nbd.sock"
+        self.uri = f"nbd+unix:///?socket={path}"
+        self.process = subprocess.Popen(
+            [
+                *("nbdkit", "--foreground", "--exit-with-parent", "--unix", str(path)),
+                *("--filter=delay", "memory", str(CLUSTERS * MIB), "delay-write=100ms"),
+            ]
+        )
+        wait_until(lambda: answers(path), "nbdkit listens")
+
+    def hang(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    if shutil.which("nbdkit") is None:
+        pytest.skip("needs nbdkit")
+    started = Server(tmp_path)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def source(mounted: Mounted) -> Path:
+    """A snapshot that owns 32 clusters, of `v`; `other` is a volume that nobody copies."""
+    (mounted.volumes / "v").write_bytes(pattern(CLUSTERS * MIB))
+    (mounted.volumes / "other").write_bytes(pattern(MIB))
+    os.setxattr(mounted.volumes / "v", "user.lvolfs.snapshot", b"s")
+    return mounted.snapshots / "s"
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
+        time.sleep(0.02)
+
+
+def text(path: Path, name: str) -> str:
+    return os.getxattr(path, f"user.lvolfs.{name}").decode()
+
+
+def start_copy(source: Path, destination: str) -> None:
+    os.setxattr(source, "user.lvolfs.copy.start", destination.encode())
+    wait_until(lambda: not text(source, "copy.progress").startswith("0/"), "a cluster is copied")
+
+
+def work_in_the_foreground(mounted: Mounted) -> None:
+    """Data, and every kind of change of other lvols; returns only if all of it goes on."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work(mounted)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "the foreground stands still"
+    if failures:
+        raise failures[0]
+
+
+def work(mounted: Mounted) -> None:
+    other = mounted.volumes / "other"
+    with other.open("r+b", buffering=0) as file:
+        for number in range(100):
+            os.pwrite(file.fileno(), pattern(4096, number), number * 4096)
+            assert os.pread(file.fileno(), 4096, number * 4096) == pattern(4096, number)
+            if number % 10 == 0:
+                os.fsync(file.fileno())
+    os.setxattr(other, "user.lvolfs.snapshot", b"aside")
+    os.setxattr(mounted.snapshots / "aside", "user.lvolfs.checksum.register", b"")
+    os.setxattr(mounted.snapshots / "s", "user.lvolfs.clone", b"beside")
+    (mounted.volumes / "beside").unlink()
+    wait_until(
+        lambda: text(mounted.snapshots / "aside", "checksum.state") == "complete", "it is hashed"
+    )
+    (mounted.snapshots / "aside").unlink()
+    (mounted.volumes / "new").touch()
+    (mounted.volumes / "new").unlink()
+    assert len(list(mounted.volumes.iterdir())) >= 2
+    assert (mounted.status / "jobs.json").read_bytes()
+
+
+def test_a_server_that_hangs(mounted: Mounted, source: Path, server: Server) -> None:
+    start_copy(source, server.uri)
+    server.hang()
+    work_in_the_foreground(mounted)
+    assert text(source, "copy.state") == "in progress"
+    with fails(errno.EBUSY):
+        source.unlink()
+    os.setxattr(source, "user.lvolfs.copy.cancel", b"")
+    wait_until(lambda: text(source, "copy.state") == "cancelled", "the copy is cancelled")
+    source.unlink()
+
+
+def test_a_server_that_does_not_even_greet(mounted: Mounted, source: Path, server: Server) -> None:
+    server.hang()
+    begun = time.monotonic()
+    starting = threading.Thread(target=lambda: refused(source, server.uri, errno.ETIMEDOUT))
+    starting.start()
+    work_in_the_foreground(mounted)
+    starting.join(PATIENCE)
+    assert not starting.is_alive()
+    assert time.monotonic() - begun < PATIENCE
+    assert "has not answered for 10 s" in mounted.log_text()
+
+
+def refused(source: Path, destination: str, code: int) -> None:
+    with fails(code):
+        os.setxattr(source, "user.lvolfs.copy.start", destination.encode())
+
+
+def test_a_server_that_dies(mounted: Mounted, source: Path, server: Server) -> None:
+    start_copy(source, server.uri)
+    server.end()
+    wait_until(lambda: text(source, "copy.state") == "error", "the copy fails")
+    assert f"of {server.uri}" in text(source, "copy.error")
+    work_in_the_foreground(mounted)
+    source.unlink()
+
+
+def test_unmounting_while_a_server_hangs(mounted: Mounted, source: Path, server: Server) -> None:
+    start_copy(source, server.uri)
+    server.hang()
+    mounted.unmount()
+    mounted.check_store_is_clean()
+
+
+def test_a_file_system_that_hangs(
+    make_mounted: Callable[..., Mounted], mounted: Mounted, source: Path
+) -> None:
+    """The destination is a file of another mount, whose daemon is stopped. Nothing gets the copy
+    out of the kernel, not even the end of its process, but the store is closed all the same."""
+    there = make_mounted()
+    assert there.pid is not None
+    destination = there.volumes / "destination"
+    destination.touch()
+    os.truncate(destination, CLUSTERS * MIB)
+    with stopped_in_the_middle(there.pid, source, destination):
+        work_in_the_foreground(mounted)
+        os.setxattr(source, "user.lvolfs.copy.cancel", b"")
+        work_in_the_foreground(mounted)
+        assert mounted.pid is not None
+        os.kill(mounted.pid, signal.SIGTERM)
+        wait_until(lambda: "is left behind" in mounted.log_text(), "the copy is given up")
+        wait_until(lambda: is_free(mounted.store_path), "the store is closed")
+        mounted.check_store_is_clean()
+        assert not mounted.path.is_mount()
+    assert mounted.wait(PATIENCE) == 0
+
+
+def is_free(store_path: Path) -> bool:
+    """No daemon holds it any more."""
+    try:
+        Lvstore.open(str(store_path), read_only=True).close()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def stopped_in_the_middle(pid: int, source: Path, destination: Path) -> Iterator[None]:
+    """Stops the daemon `pid` while a copy to a file of its mount is under way."""
+    try:
+        while True:
+            os.setxattr(source, "user.lvolfs.copy.start", str(destination).encode())
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.2)
+            if text(source, "copy.state") == "in progress":
+                break
+            os.kill(pid, signal.SIGCONT)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
