@@ -114,6 +114,10 @@ class Blob:
         clusters that are not owned then fail with EIO."""
     def resize(self, num_clusters: int) -> None:
         """Growing a thick blob allocates; shrinking frees at the next persist."""
+    def extend(self, num_clusters: int) -> None:
+        """Grows it in memory, not inside Engine.exclusive(); the next commit makes size and map
+        durable together. OSError: ENOSPC without a metadata page at hand; nothing has changed
+        then, and may be had after a flush."""
     def swap_maps(self, other: Blob) -> None:
         """Exchanges cluster maps and extent pages (snapshot creation)."""
     def merge_from(self, parent: Blob) -> None:

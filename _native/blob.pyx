@@ -32,7 +32,16 @@ from lvolfs._native.cluster_map cimport (
 )
 from lvolfs._native.device cimport Device, device_t
 from lvolfs._native.io_stats cimport io_stat_ops, io_stats_dict, io_stats_reset
-from lvolfs._native.sync cimport gate_enter, gate_exit, gate_is_mine, load32
+from lvolfs._native.sync cimport (
+    gate_close,
+    gate_enter,
+    gate_exit,
+    gate_is_mine,
+    gate_open,
+    load32,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+)
 from lvolfs._native.volume_io cimport (
     blob_allocate,
     blob_fill,
@@ -391,6 +400,21 @@ cdef class Blob:
         with nogil:
             rc = shape_resize(self.raw, num_clusters)
         self._raise_for(rc, f"resize to {num_clusters} clusters")
+
+    def extend(self, uint32_t num_clusters):
+        cdef store_t *store = self._open()
+        cdef int rc = 0
+        with nogil:
+            # No commit is under way, and no request: the next commit takes map and size as one.
+            pthread_mutex_lock(&store.commit_lock)
+            rc = -<int> load32(&store.failed)
+            if rc == 0:
+                gate_close(&store.gate)
+                if num_clusters > self.raw.num_clusters:
+                    rc = shape_resize(self.raw, num_clusters)
+                gate_open(&store.gate)
+            pthread_mutex_unlock(&store.commit_lock)
+        self._raise_for(rc, f"extension to {num_clusters} clusters")
 
     def swap_maps(self, Blob other not None):
         self._require_exclusive()

@@ -8,12 +8,12 @@ import os
 import stat
 import struct
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NoReturn
 
 from lvolfs._native.endpoint import Endpoint
 from lvolfs.bdev.destination import Destination
 from lvolfs.bdev.openers import lease_refused, loop_device_of, mounted_at, writer_of
+from lvolfs.bdev.rights import as_client
 
 _BLKROGET = 0x125E
 
@@ -26,7 +26,7 @@ def open_file(path: str) -> Destination:
     writing elsewhere.
     """
     try:
-        mode = Path(path).stat().st_mode
+        mode = as_client(os.stat, path).st_mode
     except OSError as error:
         raise OSError(
             error.errno, f"destination '{path}': {error.strerror}; it must exist with its full size"
@@ -50,10 +50,14 @@ def open_file(path: str) -> Destination:
 
 def _open(path: str, flags: int, held: ExitStack) -> int:
     try:
-        descriptor = os.open(path, flags | os.O_CLOEXEC)
+        # O_NONBLOCK: it may have become a FIFO since it was looked at, which would wait for ever.
+        descriptor = as_client(os.open, path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise OSError(error.errno, f"destination '{path}': {error.strerror}") from None
     held.callback(os.close, descriptor)
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise OSError(errno.EINVAL, f"destination '{path}' has just been replaced")
     return descriptor
 
 

@@ -7,6 +7,7 @@ import errno
 from lvolfs._native.endpoint import Endpoint
 from lvolfs._native.nbd import NbdTarget
 from lvolfs.bdev.destination import Destination
+from lvolfs.bdev.rights import as_client
 
 SCHEMES = ("nbd://", "nbds://", "nbd+unix://", "nbds+unix://", "nbd+vsock://", "nbds+vsock://")
 
@@ -20,7 +21,7 @@ def open_nbd(uri: str) -> Destination:
 
     OSError: what libnbd reports, EROFS for a read-only export.
     """
-    target = NbdTarget(uri)
+    target = as_client(NbdTarget, uri)
     if target.read_only:
         target.close()
         raise OSError(errno.EROFS, f"destination {uri} is a read-only export")

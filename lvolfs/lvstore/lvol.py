@@ -279,6 +279,11 @@ class Lvol:
         parent has data. Raises OSError: EINVAL, EFBIG, EPERM (snapshot), ENOSPC, EBUSY."""
         resizing.resize(self, size)
 
+    def extend(self, size: int) -> None:
+        """At least this size, for a write past the end: unlike that of `resize` it is durable
+        only after a flush. Raises what `resize` raises."""
+        resizing.extend(self, size)
+
     def rename(self, name: str) -> None:
         """Raises OSError: EEXIST, EINVAL or ENAMETOOLONG."""
         with self.store.changing():

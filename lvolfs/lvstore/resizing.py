@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from lvolfs.lvstore.lvol import Lvol
 
 
-def resize(lvol: Lvol, size: int) -> None:
+# A commit that carries a new size may take pages for a longer chain.
+SPARE_PAGES = 64
+
+
+def resize(lvol: Lvol, size: int, *, event: str = "resized") -> None:
     """Shrinking frees at once. Growing a clone over what its parent still has behind its old
     end would make that appear: such clusters are overwritten with zeros first."""
     store = lvol.store
@@ -33,7 +37,44 @@ def resize(lvol: Lvol, size: int) -> None:
             if error.errno == errno.ENOSPC:
                 raise store.no_space(f"lvol {lvol.name!r} cannot be resized") from error
             raise
-        store.notify("resized", lvol)
+        store.notify(event, lvol)
+
+
+def extend(lvol: Lvol, size: int) -> None:
+    """Grows it to at least `size` bytes for a write past its end. Where nothing stands against
+    it that costs no barrier: the new size becomes durable with the data, at the next flush."""
+    store = lvol.store
+    with store.changing():
+        count = store.clusters_for(size, f"lvol {lvol.name!r}")
+        if count <= lvol.num_clusters:
+            return
+        if _grows_in_memory(lvol):
+            try:
+                lvol.blob.extend(count)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+            else:
+                store.notify("extended", lvol)
+                return
+        resize(lvol, size, event="extended")
+
+
+def _grows_in_memory(lvol: Lvol) -> bool:
+    """Without a parent there is nothing to be hidden behind the old end, a thin one needs no
+    clusters now, and with pages to spare the commit of the size cannot fail for want of them."""
+    lvol.check_live()
+    lvol.check_metadata_writable()
+    return (
+        lvol.is_thin
+        and lvol.parent is None
+        and not lvol.is_external_clone
+        and not lvol.is_snapshot
+        and not lvol.is_read_only
+        and not lvol.busy
+        and not lvol.blob.rle
+        and lvol.store.free_pages > SPARE_PAGES
+    )
 
 
 def _set_size(lvol: Lvol, count: int) -> None:

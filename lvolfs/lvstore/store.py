@@ -68,8 +68,8 @@ class Lvstore:
     be called from any thread; they hold `lock` one after the other. Errors are OSError.
 
     `events`: callbacks called as cb(kind, lvol) after each change, with the lock held; kind is
-    "created", "deleted", "renamed", "resized" or "changed". `closers`: called at the beginning of
-    every close, without the lock.
+    "created", "deleted", "renamed", "resized", "extended" (for a write past its end) or "changed".
+    `closers`: called at the beginning of every close, without the lock.
     """
 
     def __init__(

@@ -98,7 +98,7 @@ class ControlChannel:
         except PermissionError:
             raise OSError(errno.ENOTTY, "lvolfs ioctls work on volumes and snapshots") from None
         owner = call.uid in (0, self._tree.attributes.uid)
-        caller = ioctl_calls.Caller(lvol, owner, self._tree.mountpoint)
+        caller = ioctl_calls.Caller(lvol, owner, self._tree.mountpoint, call.pid)
         result = ioctl_calls.perform(caller, argument)
         if len(result) > call.out_size:
             raise OSError(errno.EINVAL, "the request's size is too small for its result")

@@ -24,6 +24,9 @@ def number_of(error: Exception, what: str) -> int:
         level = logging.DEBUG if error.errno == errno.ENODATA else logging.INFO
         _log.log(level, "%s: %s", what, error.strerror or error)
         return error.errno
+    if isinstance(error, MemoryError):
+        _log.warning("%s: no memory", what)
+        return errno.ENOMEM
     _log.error("%s failed unexpectedly", what, exc_info=error)
     return errno.EIO
 

@@ -39,6 +39,10 @@ class Invalidator:
 
     def on_event(self, kind: str, lvol: Lvol) -> None:
         """A callback of Lvstore.events: any thread, with the store's lock held."""
+        # The kernel itself grows what it writes to; told so once more, it would not believe the
+        # size that a stat(2) just then asks for, and mappings and copies would find it short.
+        if kind == "extended":
+            return
         self._index.update(lvol)
         if kind in ("resized", "changed"):
             self._queue.put(lvol.id)

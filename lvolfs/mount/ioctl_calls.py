@@ -20,11 +20,12 @@ _STATE_NUMBERS = {name: number for number, name in ioctls.STATES.items()}
 
 @dataclass(frozen=True)
 class Caller:
-    """On which file of the mount, and whether by its owner or root."""
+    """On which file of the mount, whether by its owner or root, and by which process."""
 
     lvol: Lvol
     owner: bool
     mountpoint: str
+    pid: int
 
 
 def _text(text: str | None, room: int) -> bytes:
@@ -175,7 +176,12 @@ def copy_start(caller: Caller, argument: ioctls.CopyStart) -> None:
         clusters = [range(cluster, cluster + 1) for cluster in listed]
         operations.check_clusters(clusters, caller.lvol)
     argument.id = operations.start_copy(
-        caller.lvol, caller.mountpoint, os.fsdecode(argument.destination), clusters, deep=deep
+        caller.lvol,
+        caller.mountpoint,
+        os.fsdecode(argument.destination),
+        clusters,
+        deep=deep,
+        pid=caller.pid,
     ).id
 
 

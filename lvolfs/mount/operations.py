@@ -2,6 +2,7 @@
 
 import errno
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,11 @@ from lvolfs.delta import checksums, copy, jobs
 from lvolfs.delta.jobs import Job
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.lvstore.store import Lvstore
+from lvolfs.mount.caller import check_sees_the_same
 from lvolfs.mount.index import file_name
+
+MOST_OPENING = 16
+_opening = threading.BoundedSemaphore(MOST_OPENING)
 
 CLUSTER_LIST = re.compile(r"\d{1,19}(-\d{1,19})?(,\d{1,19}(-\d{1,19})?)*")
 
@@ -65,13 +70,28 @@ def find_destination(store: Lvstore, mountpoint: str, text: str) -> Lvol | str:
 
 
 def start_copy(
-    lvol: Lvol, mountpoint: str, destination: str, clusters: list[range] | None, *, deep: bool
+    lvol: Lvol,
+    mountpoint: str,
+    destination: str,
+    clusters: list[range] | None,
+    *,
+    deep: bool,
+    pid: int,
 ) -> Job:
-    """Starts a shallow copy of all own clusters (None), of some, or a deep copy."""
+    """Starts a shallow copy of all own clusters (None), of some, or a deep copy, for a process."""
     if not destination:
         raise OSError(errno.EINVAL, "a copy needs a destination: a name, an absolute path, a URI")
     target = find_destination(lvol.store, mountpoint, destination)
-    return copy.shallow_copy(lvol, target, clusters=clusters, deep=deep)
+    if not isinstance(target, str):
+        return copy.shallow_copy(lvol, target, clusters=clusters, deep=deep)
+    check_sees_the_same(pid, f"destination {target!r}")
+    # Each may wait for a server or file system that hangs, and holds one of the mount's threads.
+    if not _opening.acquire(blocking=False):
+        raise OSError(errno.EAGAIN, f"{MOST_OPENING} copies wait for their destinations: try again")
+    try:
+        return copy.shallow_copy(lvol, target, clusters=clusters, deep=deep)
+    finally:
+        _opening.release()
 
 
 def latest_job(lvol: Lvol, kind: str) -> Job | None:

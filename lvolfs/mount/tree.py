@@ -346,9 +346,7 @@ class Tree(pyfuse3.Operations):
         opened = self.open_lvols.get(handle)
         if opened is None:
             raise OSError(errno.EBADF, "the volume is not open any more")
-        with self.store.lock:
-            if opened.lvol.size < size:
-                opened.lvol.resize(size)
+        opened.lvol.extend(size)
 
     @request
     async def setattr(
@@ -478,7 +476,7 @@ class Tree(pyfuse3.Operations):
     ) -> None:
         self.check_owner(ctx.uid)
         lvol = self._xattr_lvol(inode, errno.ENOTSUP)
-        await self.patiently(xattrs.write, lvol, name, value, self.mountpoint)
+        await self.patiently(xattrs.write, lvol, name, value, self.mountpoint, ctx.pid)
 
     @request
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:

@@ -101,11 +101,13 @@ READABLE: dict[str, Callable[[Lvol], str | None]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """One setxattr on a writable name: the lvol, the text, and where the store is mounted."""
+    """One setxattr on a writable name: the lvol, the text, where the store is mounted, and the
+    process that asks."""
 
     lvol: Lvol
     text: str
     mountpoint: str
+    pid: int
 
 
 def _snapshot(request: Request) -> None:
@@ -145,7 +147,9 @@ def _copy_start(request: Request) -> None:
     if destination and operations.CLUSTER_LIST.fullmatch(last):
         clusters = operations.parse_clusters(last, request.lvol)
         text = destination.strip()
-    operations.start_copy(request.lvol, request.mountpoint, text, clusters, deep=False)
+    operations.start_copy(
+        request.lvol, request.mountpoint, text, clusters, deep=False, pid=request.pid
+    )
 
 
 def _copy_cancel(request: Request) -> None:
@@ -192,7 +196,7 @@ def names(lvol: Lvol) -> list[bytes]:
     return [os.fsencode(name) for name in found]
 
 
-def write(lvol: Lvol, raw_name: bytes, value: bytes, mountpoint: str) -> None:
+def write(lvol: Lvol, raw_name: bytes, value: bytes, mountpoint: str, pid: int) -> None:
     name = os.fsdecode(raw_name)
     if not _is_virtual(name):
         lvol.set_xattr(_stored_name(name), value)
@@ -211,7 +215,7 @@ def write(lvol: Lvol, raw_name: bytes, value: bytes, mountpoint: str) -> None:
     text = text.removesuffix("\0")
     if "\0" in text:
         raise OSError(errno.EINVAL, f"the value of {name} contains NUL")
-    act(Request(lvol, text, mountpoint))
+    act(Request(lvol, text, mountpoint, pid))
 
 
 def remove(lvol: Lvol, raw_name: bytes) -> None:

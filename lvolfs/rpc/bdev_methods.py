@@ -5,6 +5,7 @@ import logging
 import time
 from typing import Any
 
+from lvolfs.bdev.rights import require_own
 from lvolfs.blobstore.errors import FormatError
 from lvolfs.lvstore.external import external_left
 from lvolfs.lvstore.lvol import Lvol
@@ -67,6 +68,7 @@ def aio_create(
     uuid: str | None = None,
 ) -> str:
     """nowait has no meaning: no request waits in this process's main loop."""
+    require_own(f"file '{filename}'")
     bdev = of_file(
         "aio", name, filename, block_size, uuid=uuid, read_only=readonly, fallocate=fallocate
     )
@@ -77,6 +79,7 @@ def aio_create(
 def uring_create(
     target: Target, *, name: str, filename: str, block_size: U32 = 0, uuid: str | None = None
 ) -> str:
+    require_own(f"file '{filename}'")
     try:
         return _add(target, of_file("uring", name, filename, block_size, uuid=uuid))
     except OSError as error:

@@ -3,6 +3,7 @@
 import errno
 from typing import Any
 
+from lvolfs.bdev.rights import require_own
 from lvolfs.delta.store_check import check_closed, check_open
 from lvolfs.report import documents
 from lvolfs.rpc.table import own_method
@@ -26,6 +27,7 @@ def check(
     if path is not None:
         if lvs_name is not None:
             raise OSError(errno.EINVAL, "give path or lvs_name, not both")
+        require_own(f"path '{path}'")
         report = check_closed(path, repair=repair, give_up_damaged=remove_damaged)
         return documents.check_document(report)
     store = target.only_store(lvs_name)

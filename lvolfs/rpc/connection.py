@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from lvolfs.bdev.rights import Client
 from lvolfs.rpc.errors import INVALID_REQUEST, PARSE_ERROR, RpcError
 from lvolfs.rpc.framing import FramingError, ObjectStream
 
@@ -64,16 +65,18 @@ def _groups_of_peer(peer: trio.socket.SocketType, gid: int) -> set[int]:
     return {gid, *groups}
 
 
-def check_peer(stream: trio.SocketStream, group: int | None) -> None:
-    """Whether the process at the other end of a unix socket may be here. Raises RpcError."""
+def check_peer(stream: trio.SocketStream, group: int | None) -> Client | None:
+    """The process at the other end of a unix socket, None for root's or the daemon's own user's.
+    Raises RpcError unless it may be here."""
     credentials = stream.socket.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
     )
     pid, uid, gid = struct.unpack("3i", credentials)
     if uid in (0, os.geteuid()):
-        return
-    if group is not None and group in _groups_of_peer(stream.socket, gid):
-        return
+        return None
+    groups = _groups_of_peer(stream.socket, gid)
+    if group is not None and group in groups:
+        return Client(uid, gid, tuple(sorted(groups)))
     raise RpcError(
         -errno.EPERM,
         os.strerror(errno.EPERM),

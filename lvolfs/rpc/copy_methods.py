@@ -84,19 +84,19 @@ def _destination(target: Target, name: str) -> Lvol | str:
     return name if bdev is None else bdev.path
 
 
-@method("bdev_lvol_start_shallow_copy")
+@method("bdev_lvol_start_shallow_copy", takes_long=True)
 def start_shallow_copy(target: Target, *, src_lvol_name: str, dst_bdev_name: str) -> dict[str, int]:
     return _start(target, src_lvol_name, dst_bdev_name, None, deep=False)
 
 
-@method("bdev_lvol_start_range_shallow_copy")
+@method("bdev_lvol_start_range_shallow_copy", takes_long=True)
 def start_range_shallow_copy(
     target: Target, *, src_lvol_name: str, dst_bdev_name: str, clusters: list[U64]
 ) -> dict[str, int]:
     return _start(target, src_lvol_name, dst_bdev_name, clusters, deep=False)
 
 
-@method("bdev_lvol_start_deep_copy")
+@method("bdev_lvol_start_deep_copy", takes_long=True)
 def start_deep_copy(target: Target, *, src_lvol_name: str, dst_bdev_name: str) -> dict[str, int]:
     return _start(target, src_lvol_name, dst_bdev_name, None, deep=True)
 
@@ -140,7 +140,7 @@ def check_deep_copy(target: Target, *, operation_id: U32) -> dict[str, Any]:
     return {"processed_clusters": job.done, "total_clusters": job.total, **state}
 
 
-@own_method("lvolfs_start_copy")
+@own_method("lvolfs_start_copy", takes_long=True)
 def start_copy(
     target: Target,
     *,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from lvolfs.bdev.rights import require_own
 from lvolfs.delta.jobs import Job, registry
 from lvolfs.lvstore.external import Source
 from lvolfs.lvstore.lvol import Lvol
@@ -176,6 +177,7 @@ def create_external_clone(
     lvs_name: str | None = None,
 ) -> str:
     """A clone of a file or block device outside of the store."""
+    require_own(f"path '{path}'")
     store = target.only_store(lvs_name)
     return store.create_external_clone(name, path, snapshot_id=snapshot_id).uuid
 
@@ -285,6 +287,7 @@ def set_parent_bdev(target: Target, *, lvol_name: str, parent_name: str) -> bool
 def set_external_parent(
     target: Target, *, name: str, path: str, snapshot_id: str | None = None
 ) -> bool:
+    require_own(f"path '{path}'")
     target.find_lvol(name).set_external_parent(path, snapshot_id=snapshot_id)
     return True
 

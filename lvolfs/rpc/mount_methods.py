@@ -2,6 +2,7 @@
 
 import errno
 
+from lvolfs.bdev.rights import require_own
 from lvolfs.rpc.table import own_method
 from lvolfs.rpc.target import Mounter, Target
 
@@ -21,6 +22,7 @@ def mount(
 ) -> bool:
     """Mounts an open store; answered when the mount answers. options: as `lvolfs mount -o`. A
     process can have one mount at a time."""
+    require_own(f"mount point '{mountpoint}'")
     store = target.only_store(lvs_name)
     if store.path in target.mountpoints:
         raise OSError(

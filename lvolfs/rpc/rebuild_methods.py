@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from lvolfs.bdev.rights import require_own
 from lvolfs.delta.jobs import registry as jobs_of
 from lvolfs.delta.rebuild import start_replica_rebuild
 from lvolfs.delta.replica import LocalReplica, Replica
@@ -41,6 +42,7 @@ def rebuild(
         raise OSError(errno.EINVAL, "give the destination's lvs_name or path")
     with ExitStack() as stack:
         if path is not None:
+            require_own(f"path '{path}'")
             destination = _find_destination(target, path, stack)
         else:
             destination = LocalReplica(target.find_store(None, lvs_name))

@@ -12,6 +12,7 @@ import resource
 import socket
 import ssl
 import stat
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import trio
 
+from lvolfs.bdev.rights import acting_for
 from lvolfs.rpc import table
 from lvolfs.rpc.connection import PARTING_TIME, Connection, check_peer
 from lvolfs.rpc.errors import RpcError
@@ -81,11 +83,13 @@ class Server:
         """Serves a client of a unix socket."""
         connection = Connection(self, stream)
         try:
-            check_peer(stream, self.group)
+            client = check_peer(stream, self.group)
         except RpcError as error:
             await connection.refuse(error)
             return
-        await connection.serve()
+        # Tasks and threads that are begun in the block act for this client, too.
+        with acting_for(client):
+            await connection.serve()
 
     async def accept_tls(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
         """Serves a client of a TCP socket once it has shown a certificate that is accepted."""
@@ -102,6 +106,28 @@ class Server:
             return
         log.info("TLS client %s: %s", peer, _subject(secure))
         await Connection(self, secure).serve()
+
+
+class _AcceptErrors(logging.Filter):
+    """Of trio's reports that a client cannot be accepted, ten a second, one every ten seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._latest = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        now = time.monotonic()
+        due = now - self._latest > 10
+        if due:
+            self._latest = now
+        return due
+
+
+def _quiet_accept_errors() -> None:
+    logger = logging.getLogger("trio.serve_listeners")
+    if not any(isinstance(each, _AcceptErrors) for each in logger.filters):
+        logger.addFilter(_AcceptErrors())
 
 
 def _name_of(stream: trio.SocketStream) -> str:
@@ -215,6 +241,7 @@ async def serve(
     one cannot be bound. The unix sockets are removed at the end.
     """
     _allow_many_clients()
+    _quiet_accept_errors()
     listeners: list[trio.SocketListener] = []
     bound: list[str] = []
     try:

@@ -5,6 +5,7 @@ or an OSError. Now and then the store is closed, checked and made anew.
 """
 
 import ctypes
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +100,9 @@ def _perform(lvol: Lvol, choices: ByteChoices, request: int, data: bytes) -> Non
     argument = ioctl_calls.parse(request, data)
     if isinstance(argument, ioctls.CopyStart) and b"/" in argument.destination:
         argument.destination = b"clone"
-    caller = ioctl_calls.Caller(lvol, owner=bool(choices.below(8)), mountpoint="/nonexistent")
+    caller = ioctl_calls.Caller(
+        lvol, owner=bool(choices.below(8)), mountpoint="/nonexistent", pid=os.getpid()
+    )
     answer = ioctl_calls.perform(caller, argument)
     assert len(answer) == len(data)
     assert struct.unpack_from("<I", answer)[0] == len(data)
@@ -155,7 +158,7 @@ def _xattr_name(choices: ByteChoices) -> bytes:
 def _set_xattr(lvol: Lvol, choices: ByteChoices) -> None:
     name = _xattr_name(choices)
     value = _text(choices) if choices.below(4) else b"v" * choices.below(5000)
-    xattrs.write(lvol, name, value, "/nonexistent")
+    xattrs.write(lvol, name, value, "/nonexistent", os.getpid())
 
 
 def _read_xattr(lvol: Lvol, choices: ByteChoices) -> None:
