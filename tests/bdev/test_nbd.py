@@ -1,6 +1,7 @@
 """NBD exports as destinations, served by nbdkit."""
 
 import errno
+import re
 import shutil
 import socket
 import subprocess

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,8 @@ def test_root_that_is_confined(mounted: Mounted, secret: Path, how: list[str], s
     (mounted.volumes / "w").touch()
     os.truncate(mounted.volumes / "w", MIB)
     assert confined(how, script, mounted, "w") == "done"
+    while os.getxattr(mounted.snapshots / "s", "user.lvolfs.copy.state") == b"in progress":
+        time.sleep(0.02)
     # And whoever is not confined may name files.
     assert confined([], script, mounted, str(secret)) == "done"
 

@@ -168,6 +168,10 @@ def check_after_crash(mounted: Mounted, writers: list[Writer], controller: Contr
     for name, digest in controller.digests.items():
         content = (mounted.snapshots / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest, f"snapshot {name} has changed"
+    # Those whose making or removal was cut short: there or not, but not for ever.
+    for path in mounted.snapshots.iterdir():
+        if path.name not in controller.digests:
+            path.unlink()
 
 
 @both_transports

@@ -1,4 +1,5 @@
-"""Other people's stress programs, for as long as LVOLFS_TORTURE_SECONDS says."""
+"""Other people's stress programs, for as long as LVOLFS_TORTURE_SECONDS says: fio only then,
+stress-ng for a few seconds in any case."""
 
 import os
 import shutil
@@ -11,9 +12,11 @@ from tests import torture
 from tests.mount.conftest import MIB, Mounted, run
 from tests.mount.test_loop import KINDS, loop_mount
 
-pytestmark = [torture.only, pytest.mark.timeout(300 + 2 * torture.SECONDS)]
+pytestmark = pytest.mark.timeout(300 + 2 * torture.SECONDS)
+STRESS_SECONDS = torture.SECONDS / 2 or 5
 
 
+@torture.only
 @pytest.mark.skipif(shutil.which("fio") is None, reason="needs fio")
 @pytest.mark.parametrize("options", ["", "page_cache"])
 def test_fio_verifies(make_mounted: Callable[..., Mounted], options: str) -> None:
@@ -49,10 +52,11 @@ def test_stress_ng(
     with loop_mount(volume, inside, kind, direct=True):
         run(
             *("stress-ng", "--temp-path", inside, "--verify", "--metrics-brief"),
-            *("--timeout", f"{torture.SECONDS / 2:.0f}s", "--hdd", "1", "--hdd-bytes", "64m"),
+            *("--timeout", f"{STRESS_SECONDS:.0f}s", "--hdd", "1", "--hdd-bytes", "64m"),
             *("--fallocate", "1", "--fallocate-bytes", "32m", "--copy-file", "1"),
             *("--copy-file-bytes", "128m", "--dentry", "1", "--rename", "1", "--sync-file", "1"),
-            *("--seek", "1", "--seek-size", "16m"),
+            *("--seek", "1", "--seek-size", "16m", "--aio", "1", "--mmap", "1", "--mmap-file"),
+            *("--mmap-bytes", "16m"),
             timeout=200 + torture.SECONDS,
         )
     run(*check, volume, timeout=200)

@@ -79,6 +79,7 @@ def test_destinations(served: Cli, tmp_path: Path) -> None:
     # Each member lives in a folder of its own, so that names can be swapped meanwhile.
     (job,) = member(served, copy_to(theirs))
     assert job["state"] in {"in progress", "complete"}
+    served.run("jobs", tmp_path / "store", "--watch")
     (job,) = member(served, copy_to(groups))
     assert job["state"] in {"in progress", "complete"}
     refused = member(
@@ -92,6 +93,7 @@ def test_destinations(served: Cli, tmp_path: Path) -> None:
     assert all("Permission denied" in text for text in refused), refused
     assert roots.read_bytes() == bytes(MIB)
     assert (hidden / "file").read_bytes() == bytes(MIB)
+    served.run("jobs", tmp_path / "store", "--watch")
     # Root is not held to that.
     assert "copied" in served.run("copy", tmp_path / "store", "s", roots, "--wait")
     assert roots.read_bytes() == b"x" * MIB

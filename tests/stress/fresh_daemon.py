@@ -1,10 +1,12 @@
 """A mount whose daemon began with nothing of this process in its memory."""
 
+import contextlib
 import os
 import sys
 import time
 from pathlib import Path
 
+from lvolfs.rpc import registry
 from tests.mount.conftest import Mounted
 
 
@@ -19,6 +21,14 @@ def start_afresh(mounted: Mounted) -> None:
     ]
     mounted.pid = os.posix_spawn(command, words, dict(os.environ), file_actions=actions)
     deadline = time.monotonic() + 30
-    while not mounted.path.is_mount():
+    while not _answers(mounted):
         assert time.monotonic() < deadline, mounted.log_text()
         time.sleep(0.05)
+
+
+def _answers(mounted: Mounted) -> bool:
+    """On its mount and its socket; what is mounted there may be what a crash has left."""
+    with contextlib.suppress(OSError):
+        entry = registry.find_by_store(str(mounted.store_path))
+        return mounted.volumes.is_dir() and entry is not None and entry.pid == mounted.pid
+    return False
