@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 # A commit that carries a new size may take pages for a longer chain.
-SPARE_PAGES = 64
+SPARE_PAGES = 8
 
 
 def resize(lvol: Lvol, size: int, *, event: str = "resized") -> None:

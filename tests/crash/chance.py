@@ -52,6 +52,7 @@ class Chance:
             (3, lambda: self._of_snapshot("clone", self._name("c"))),
             (6, self._delete),
             (2, self._resize),
+            (3, self._extend),
             (1, lambda: self._of_volume("inflate")),
             (2, lambda: self._of_volume("decouple")),
             (1, lambda: self._of_volume("detach")),
@@ -199,6 +200,19 @@ class Chance:
         # To the same size is nothing at all, and makes nothing durable.
         size = self.random.choice([size for size in sizes if size != lvol.num_clusters])
         return ("resize", lvol.name, size)
+
+    def _extend(self) -> Operation | None:
+        """Of one without a parent, if there is one: others are resized."""
+        usual = self.life.geometry.volume
+        volumes = [each for each in self._lvols() if not each.is_read_only and each.size]
+        orphans = [each for each in volumes if each.parent is None]
+        if not volumes:
+            return None
+        lvol = self.random.choice(orphans or volumes)
+        if lvol.num_clusters > 3 * usual:
+            return None
+        more = self.random.randrange(1, 4) if usual <= FULLY_SHOWN else 510
+        return ("extend", lvol.name, lvol.num_clusters + more)
 
     def _set_parent(self) -> Operation | None:
         parent = self._snapshot()

@@ -39,7 +39,7 @@ Operation = tuple[Any, ...]
 CHANGES = {
     *("format", "create", "create_external", "snapshot", "clone", "delete", "resize"),
     *("inflate", "decouple", "detach", "set_parent", "set_external_parent", "rename"),
-    *("rename_store", "set_xattr", "remove_xattr", "register", "set_read_only", "grow"),
+    *("rename_store", "set_xattr", "remove_xattr", "register", "set_read_only", "grow", "extend"),
 }
 DURABLE = CHANGES | {"flush", "parallel", "copy", "close", "reopen"}
 
@@ -326,6 +326,14 @@ class Life:
 
     def do_resize(self, name: str, clusters: int) -> None:
         self._get(name).resize(self._bytes(clusters))
+
+    def do_extend(self, name: str, clusters: int) -> None:
+        """Growth as writes past a file's end cause it: in memory, durable with the next flush.
+        The flush before makes it the only thing that this flush has to do with a shape."""
+        lvol = self._get(name)
+        lvol.flush()
+        lvol.extend(self._bytes(clusters))
+        lvol.flush()
 
     def do_inflate(self, name: str) -> None:
         self._get(name).inflate()
