@@ -1,7 +1,6 @@
 """NBD exports as destinations, served by nbdkit."""
 
 import errno
-import re
 import shutil
 import socket
 import subprocess
