@@ -25,7 +25,7 @@ MEASURE = textwrap.dedent("""
     import resource, sys
     from lvolfs.blobstore.check import check_store
     from lvolfs.lvstore.store import Lvstore
-    from lvolfs.rpc.documents import cluster_map_document, lvol_map_document
+    from lvolfs.report.documents import cluster_map_document, lvol_map_document
     check_store(sys.argv[1])
     with Lvstore.open(sys.argv[1]) as store:
         cluster_map_document(store)

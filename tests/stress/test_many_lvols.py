@@ -14,7 +14,7 @@ import pytest
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.rpc import registry
 from lvolfs.rpc.client import Client
-from tests.mount.conftest import MIB, Mounted, make_mounted, run
+from tests.mount.conftest import MIB, Mounted, fuse_over_io_uring, make_mounted, run, transport
 from tests.stress.fresh_daemon import start_afresh
 from tests.stress.resources import Resources
 
@@ -24,7 +24,7 @@ CLUSTER = 64 << 10
 SIZE = 16 * CLUSTER
 # An lvol in memory: its native map and head, its Python objects and xattrs.
 OF_ONE_LVOL = 8192
-__all__ = ["make_mounted"]
+__all__ = ["fuse_over_io_uring", "make_mounted", "transport"]
 
 
 @pytest.fixture
