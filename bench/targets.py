@@ -169,7 +169,7 @@ TARGETS: list[RatioTarget | LimitTarget] = [
         "open",
         0.3,
         "s",
-        contestant="crashed, metadata mostly holes",
+        contestant="crashed with holes",
     ),
     LimitTarget("memory per owned cluster", "memory", 16, "bytes"),
 ]

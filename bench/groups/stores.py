@@ -215,7 +215,7 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
                 "open",
                 f"open of a store with {owned:,} owned clusters",
                 "s",
-                ("clean", "crashed", "crashed, metadata mostly holes"),
+                ("clean", "crashed", "crashed with holes"),
                 opening,
                 "less",
             ),
