@@ -141,7 +141,10 @@ TARGETS: list[RatioTarget | LimitTarget] = [
         contestant="2 threads",
         at_least=True,
     ),
-    LimitTarget("shallow copy, tmpfs", "copy.shallow.tmpfs", 3.5, "GiB/s", at_least=True),
+    LimitTarget("shallow copy, tmpfs, new file", "copy.shallow.tmpfs", 3.5, "GiB/s", at_least=True),
+    LimitTarget(
+        "shallow copy, tmpfs, over an existing file", "copy.over.tmpfs", 3.5, "GiB/s", at_least=True
+    ),
     RatioTarget("delta rebuild, 1 % changed, vs full copy (dd)", "rebuild.1", "full copy", 30),
     RatioTarget("delta rebuild, 1 % changed, vs full rebuild", "rebuild.1", "full rebuild", 30),
     RatioTarget("delta rebuild, 1 % changed, vs rsync --inplace", "rebuild.1", "rsync", 20),

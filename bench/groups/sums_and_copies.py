@@ -85,10 +85,11 @@ def plain_read(frozen: Frozen) -> float:
     return time.monotonic() - start
 
 
-def copy(frozen: Frozen, clusters: range | None) -> float:
-    target = frozen.directory / "copy"
+def copy(frozen: Frozen, clusters: range | None, *, over: bool = False) -> float:
+    """`over`: into a file that has all its blocks already, as a device has; else into a new one."""
+    target = frozen.directory / ("copy-over" if over else "copy")
     snapshot = frozen.snapshot
-    with target.open("wb") as file:
+    with target.open("ab" if over else "wb") as file:
         file.truncate(frozen.size)
     start = time.monotonic()
     job = snapshot.shallow_copy(target, None if clusters is None else [clusters])
@@ -101,6 +102,11 @@ def copy(frozen: Frozen, clusters: range | None) -> float:
 def cp(frozen: Frozen, name: str) -> float:
     source, target = frozen.directory / name, frozen.directory / "cp"
     return timed("sh", "-c", f"cp --sparse=always '{source}' '{target}' && sync '{target}'")
+
+
+def dd(frozen: Frozen) -> float:
+    source, target = frozen.directory / "plain", frozen.directory / "dd"
+    return timed("dd", f"if={source}", f"of={target}", "bs=1M", "conv=notrunc,fsync", "status=none")
 
 
 def second(act: Callable[[], float]) -> float:
@@ -130,6 +136,14 @@ def cases(frozen: Frozen, place: str) -> list[Case]:
         seconds = second(act[name])
         return {"value": size / seconds / gib, "seconds": seconds}
 
+    def overwriting(name: str) -> Sample:
+        act = {
+            "lvolfs": lambda: copy(frozen, None, over=True),
+            "dd conv=notrunc": lambda: dd(frozen),
+        }
+        seconds = second(act[name])
+        return {"value": size / seconds / gib, "seconds": seconds}
+
     def ranges(name: str) -> Sample:
         every_eighth = range(0, size // MIB, 8)
         act = {
@@ -144,6 +158,13 @@ def cases(frozen: Frozen, place: str) -> list[Case]:
     return [
         Case(f"sums.{place}", f"register checksums, {place}", "GiB/s", hashing, sums),
         Case(f"copy.shallow.{place}", f"shallow copy, {place}", "GiB/s", copying, shallow),
+        Case(
+            f"copy.over.{place}",
+            f"shallow copy over an existing file, {place}",
+            "GiB/s",
+            ("lvolfs", "dd conv=notrunc"),
+            overwriting,
+        ),
         Case(
             f"copy.range.{place}", f"copy of every 8th cluster, {place}", "GiB/s", copying, ranges
         ),
