@@ -45,6 +45,7 @@ def machine_lines(found: dict[str, Any]) -> str:
     about, slices = found["machine"], found["slices"]
     versions = ", ".join(f"{name} {text}" for name, text in about["versions"].items() if text)
     runs = sorted({run["commit"] or "unknown" for run in slices})
+    rounds = " or ".join(sorted({str(run["rounds"]) for run in slices}))
     stolen = max(run["stolen"] for run in slices)
     return (
         f"{about['processor']}, {about['cpus']} processors, "
@@ -52,7 +53,7 @@ def machine_lines(found: dict[str, Any]) -> str:
         f"Linux {about['kernel']}, {about['file_system']}; FUSE over io_uring: "
         f"{about['fuse_over_io_uring']}. {about['cache_mode'].capitalize()}. "
         f"Measured {slices[0]['date']} to {slices[-1]['date']} in {len(slices)} "
-        f"{'piece' if len(slices) == 1 else 'pieces'}, {slices[-1]['rounds']} rounds, "
+        f"{'piece' if len(slices) == 1 else 'pieces'}, {rounds} rounds, "
         f"{sum(run['seconds'] for run in slices):.0f} s in all, commit {', '.join(runs)}; "
         f"the host took away at most {stolen:.1%} of the processors.\n\nVersions: {versions}."
     )

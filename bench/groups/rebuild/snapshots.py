@@ -80,7 +80,7 @@ class ZfsFuse:
             with image.open("xb") as file:
                 file.truncate(size * 3 // 2 + 1024 * MIB)
             execute("zpool", "create", "-O", "atime=off", "-m", mountpoint, pool, image)
-            self.stack.callback(execute, "zpool", "destroy", "-f", pool)
+            self.stack.callback(destroy_pool, pool)
         execute("zfs", "create", f"{self.pools[0]}/v")
         Content().fill(self.mountpoints[0] / "v/data", size)
         self.snapshot()
@@ -114,6 +114,20 @@ class ZfsFuse:
 
     def close(self) -> None:
         self.stack.close()
+
+
+def destroy_pool(pool: str) -> None:
+    """A pool stays busy for a moment after its files were closed."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            execute("zpool", "destroy", "-f", pool)
+        except ProgramError as error:
+            if "busy" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def answers() -> bool:
