@@ -9,6 +9,7 @@ from lvolfs._native.allocator cimport (
     allocator_claim_beyond,
     allocator_defer,
     allocator_release,
+    allocator_t,
 )
 from lvolfs._native.cluster_map cimport (
     CLUSTERS_PER_EXTENT,
@@ -70,23 +71,35 @@ cdef int claim_zeroed(blob_t *blob, uint32_t c) noexcept nogil:
     return 0
 
 
-cdef void release_new(blob_t *blob, uint32_t first_cluster, uint32_t first_extent) noexcept nogil:
-    """Undoes claim_zeroed for everything from there on."""
+cdef void give_back(allocator_t *owner, uint32_t item, bint durable) noexcept nogil:
+    if durable:
+        allocator_defer(owner, item)
+    else:
+        allocator_release(owner, item)
+
+
+cdef void give_up(
+    blob_t *blob, uint32_t first_cluster, uint32_t first_extent, bint durable
+) noexcept nogil:
+    """Takes the clusters from `first_cluster` and the extent pages from `first_extent` on out of
+    the map. What a durable map may name is free only after the next commit."""
     cdef uint32_t extent = first_cluster // CLUSTERS_PER_EXTENT
-    cdef uint32_t i
+    cdef uint32_t i, cluster, page
     cdef extent_t *found
     while extent < blob.num_extents:
         found = blob.extents[extent]
         if found != NULL:
             for i in range(CLUSTERS_PER_EXTENT):
-                if found.clusters[i] and extent * CLUSTERS_PER_EXTENT + i >= first_cluster:
-                    allocator_release(&blob.store.clusters, found.clusters[i])
+                cluster = found.clusters[i]
+                if cluster and extent * CLUSTERS_PER_EXTENT + i >= first_cluster:
                     found.clusters[i] = 0
                     blob.owned -= 1
+                    give_back(&blob.store.clusters, cluster, durable)
             if extent >= first_extent:
-                if found.page:
-                    allocator_release(&blob.store.pages, found.page)
+                page = found.page
                 map_drop_extent(blob, extent)
+                if page:
+                    give_back(&blob.store.pages, page, durable)
         extent += 1
 
 
@@ -103,7 +116,7 @@ cdef int grow(blob_t *blob, uint32_t num_clusters) noexcept nogil:
         for c in range(old_clusters, num_clusters):
             rc = claim_zeroed(blob, c)
             if rc:
-                release_new(blob, old_clusters, old_extents)
+                give_up(blob, old_clusters, old_extents, False)
                 blob.num_clusters = old_clusters
                 blob.num_extents = old_extents
                 return rc
@@ -111,25 +124,9 @@ cdef int grow(blob_t *blob, uint32_t num_clusters) noexcept nogil:
 
 
 cdef void shrink(blob_t *blob, uint32_t num_clusters) noexcept nogil:
-    cdef uint32_t num_extents = extents_of(num_clusters)
-    cdef uint32_t extent = num_clusters // CLUSTERS_PER_EXTENT
-    cdef uint32_t i
-    cdef extent_t *found
-    while extent < blob.num_extents:
-        found = blob.extents[extent]
-        if found != NULL:
-            for i in range(CLUSTERS_PER_EXTENT):
-                if found.clusters[i] and extent * CLUSTERS_PER_EXTENT + i >= num_clusters:
-                    allocator_defer(&blob.store.clusters, found.clusters[i])
-                    found.clusters[i] = 0
-                    blob.owned -= 1
-            if extent >= num_extents:
-                if found.page:
-                    allocator_defer(&blob.store.pages, found.page)
-                map_drop_extent(blob, extent)
-        extent += 1
+    give_up(blob, num_clusters, extents_of(num_clusters), True)
     blob.num_clusters = num_clusters
-    blob.num_extents = num_extents
+    blob.num_extents = extents_of(num_clusters)
 
 
 cdef bint changes_last_page(blob_t *blob, uint32_t num_clusters) noexcept nogil:
@@ -171,7 +168,7 @@ cdef int shape_resize(blob_t *blob, uint32_t num_clusters) noexcept nogil:
 
 
 cdef void shape_release_all(blob_t *blob) noexcept nogil:
-    release_new(blob, 0, 0)
+    give_up(blob, 0, 0, False)
     blob.num_clusters = 0
     blob.num_extents = 0
     blob.map_dirty = 0

@@ -26,7 +26,6 @@ cdef extern from "fuse_protocol.h" nogil:
         FUSE_NOTIFY_REPLY
 
         FUSE_NOTIFY_INVAL_INODE
-        FUSE_NOTIFY_INVAL_ENTRY
 
         FOPEN_DIRECT_IO
         FOPEN_KEEP_CACHE
@@ -155,11 +154,6 @@ cdef extern from "fuse_protocol.h" nogil:
         uint64_t ino
         int64_t off
         int64_t len
-
-    struct fuse_notify_inval_entry_out:
-        uint64_t parent
-        uint32_t namelen
-        uint32_t flags
 
     struct lane_ring_head:
         char header[128]

@@ -2,17 +2,13 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 
 import pytest
 
 from tests.mount.conftest import MIB, Mounted, both_transports, run
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("fio") is None, reason="needs fio"),
-    both_transports,
-]
+pytestmark = both_transports
 
 JOBS = [
     ("psync", "--direct=0"),

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import os
 import random
-import shutil
 import struct
 import subprocess
 import threading
@@ -176,7 +175,6 @@ def check_after_crash(mounted: Mounted, writers: list[Writer], controller: Contr
 
 @both_transports
 @pytest.mark.timeout(60 + 20 * KILLS)
-@pytest.mark.skipif(shutil.which("fio") is None, reason="needs fio")
 def test_what_was_flushed_survives_every_kill(make_mounted: Callable[..., Mounted]) -> None:
     mounted = make_mounted(size=256 * MIB, cluster_size=256 * 1024)
     chance = random.Random(SEED)

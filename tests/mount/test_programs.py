@@ -2,15 +2,8 @@
 
 import json
 import os
-import shutil
-
-import pytest
 
 from tests.mount.conftest import MIB, Mounted, pattern, run
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
 
 
 def test_cp_sparse_always(mounted: Mounted) -> None:
@@ -59,7 +52,6 @@ def test_stat_and_ls(mounted: Mounted) -> None:
     assert run("ls", "-s", "--block-size=1M", mounted.volumes).split()[-2:] == ["2", "v"]
 
 
-@needs("filefrag")
 def test_filefrag_fails_cleanly(mounted: Mounted) -> None:
     (mounted.volumes / "v").write_bytes(pattern(MIB))
     text = run("filefrag", "-e", mounted.volumes / "v", check=False)
@@ -77,7 +69,6 @@ def test_rsync_like_replacement(mounted: Mounted) -> None:
     assert target.read_bytes() == pattern(2 * MIB, 2)
 
 
-@needs("mkfs.ext4")
 def test_mkfs_and_fsck_ext4_on_a_volume_file(mounted: Mounted) -> None:
     tree = mounted.directory / "tree"
     tree.mkdir()
@@ -97,7 +88,6 @@ def test_mkfs_and_fsck_ext4_on_a_volume_file(mounted: Mounted) -> None:
     assert copied.read_bytes() == pattern(49000, 49)
 
 
-@needs("qemu-img")
 def test_qemu_img(mounted: Mounted) -> None:
     file = mounted.volumes / "v"
     file.write_bytes(pattern(4 * MIB))

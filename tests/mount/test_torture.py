@@ -2,7 +2,6 @@
 stress-ng for a few seconds in any case."""
 
 import os
-import shutil
 from collections.abc import Callable
 
 import pytest
@@ -17,7 +16,6 @@ STRESS_SECONDS = torture.SECONDS / 2 or 5
 
 
 @torture.only
-@pytest.mark.skipif(shutil.which("fio") is None, reason="needs fio")
 @pytest.mark.parametrize("options", ["", "page_cache"])
 def test_fio_verifies(make_mounted: Callable[..., Mounted], options: str) -> None:
     """Random writes of random sizes, each read back and compared, in rounds."""
@@ -38,7 +36,6 @@ def test_fio_verifies(make_mounted: Callable[..., Mounted], options: str) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root for loop devices")
-@pytest.mark.skipif(shutil.which("stress-ng") is None, reason="needs stress-ng")
 @pytest.mark.parametrize(("kind", "size", "make", "check"), KINDS, ids=["ext4", "xfs"])
 def test_stress_ng(
     make_mounted: Callable[..., Mounted], kind: str, size: int, make: list[str], check: list[str]

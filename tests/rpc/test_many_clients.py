@@ -1,7 +1,6 @@
 """Many clients at once change a mounted store while fio verifies what it writes there."""
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,9 +21,7 @@ ROUNDS = 6  # of three lvols each: 576 in all
 MIB = 1 << 20
 PATIENCE = 15.0
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("fio") is None or not Path("/dev/fuse").exists(), reason="needs fio and FUSE"
-)
+pytestmark = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs /dev/fuse")
 
 
 @dataclass

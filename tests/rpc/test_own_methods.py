@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 import pytest
 
 from lvolfs.lvstore.store import Lvstore
+from tests.rpc.command_line import CommandLine
 from tests.rpc.target_process import RawClient, end_daemon
 
-LVOLFS = Path(sys.executable).parent / "lvolfs"
 MIB = 1 << 20
 
 needs_fuse = pytest.mark.skipif(
@@ -22,13 +21,12 @@ needs_fuse = pytest.mark.skipif(
 )
 
 
-class Machine:
+class Machine(CommandLine):
     """Two stores, commands, and daemons that are ended."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.sockets: list[Path] = []
-        self.environment = {**os.environ, "LVOLFS_RUNTIME_DIR": str(folder / "run")}
         for name in ("a", "b"):
             with Lvstore.create(str(folder / name), size=128 * MIB, name=f"lvs-{name}") as store:
                 volume = store.create_volume("disk", 32 * MIB)
@@ -36,18 +34,6 @@ class Machine:
                 volume.snapshot("monday")
         self.mountpoint = folder / "mnt"
         self.mountpoint.mkdir()
-
-    def run(self, *arguments: str | Path, status: int = 0) -> str:
-        done = subprocess.run(
-            [LVOLFS, *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
 
     def daemon(self, *arguments: str | Path) -> RawClient:
         """`lvolfs serve` or `lvolfs mount` with a socket of its own; a client of it."""

@@ -6,36 +6,22 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lvolfs.lvstore.store import Lvstore
-from tests.rpc.target_process import RawClient
+from tests.rpc.command_line import CommandLine
+from tests.rpc.target_process import RawClient, end_daemon
 
-LVOLFS = Path(sys.executable).parent / "lvolfs"
 MIB = 1 << 20
 
 
-class Cli:
+class Cli(CommandLine):
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.socket = folder / "s"
-        self.environment = {**os.environ, "LVOLFS_RUNTIME_DIR": str(folder / "run")}
-
-    def run(self, *arguments: str | Path, status: int = 0) -> str:
-        done = subprocess.run(
-            [LVOLFS, *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
 
     def serve(self, *arguments: str | Path, status: int = 0) -> str:
         log = self.folder / "log"
@@ -44,15 +30,9 @@ class Cli:
         )
 
     def end(self) -> None:
-        if not self.socket.exists():
-            return
-        client = RawClient(str(self.socket))
-        assert client.call("spdk_kill_instance", sig_name="SIGTERM") is True
-        client.close()
-        deadline = time.monotonic() + 20
-        while self.socket.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not self.socket.exists()
+        if self.socket.exists():
+            end_daemon(str(self.socket))
+            assert not self.socket.exists()
 
 
 @pytest.fixture
