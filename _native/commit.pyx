@@ -2,23 +2,26 @@
 
 from libc.errno cimport EINVAL, ENOMEM, ENOSPC
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, qsort, realloc
+from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
 
 from lvolfs._native.allocator cimport (
-    allocator_claim,
     allocator_defer,
-    allocator_free,
     allocator_pending,
     allocator_release,
     allocator_take_pending,
 )
-from lvolfs._native.cluster_map cimport (
-    CLUSTERS_PER_EXTENT,
-    blob_put,
-    extent_t,
-    map_extent_page,
+from lvolfs._native.capture cimport (
+    capture_begin,
+    capture_blob,
+    capture_drop,
+    capture_free,
+    capture_t,
+    chain_write_t,
+    continuation_pages,
 )
+from lvolfs._native.cluster_map cimport CLUSTERS_PER_EXTENT, blob_put, extent_t
+from lvolfs._native.device cimport device_discard, device_flush, device_pread, device_pwrite
 from lvolfs._native.faults cimport (
     FAULT_CHAIN_FIRST,
     FAULT_CLEAN_KEPT,
@@ -27,28 +30,14 @@ from lvolfs._native.faults cimport (
     FAULT_ROOTS_FIRST,
     FAULT_STALE_CRC,
 )
-from lvolfs._native.device cimport device_discard, device_flush, device_pread, device_pwrite
-from lvolfs._native.metadata cimport (
-    MD_PAGE,
-    chain_build,
-    chain_free,
-    chain_image_t,
-    chain_seal,
-    crc32c,
-    extent_image,
-    page_offset,
-)
+from lvolfs._native.metadata cimport MD_PAGE, crc32c, page_offset
 from lvolfs._native.sync cimport (
-    load8,
     load32,
-    load64,
     pthread_cond_broadcast,
     pthread_cond_wait,
     pthread_mutex_lock,
     pthread_mutex_unlock,
-    store8,
     store32,
-    swap8,
     swap32,
 )
 
@@ -57,156 +46,35 @@ cdef enum:
     SUPER_CRC = 4092
 
 
-# An extent page as captured.
-ctypedef struct extent_write_t:
-    blob_t *blob
-    uint32_t extent
-    uint32_t page
-    uint8_t *image
-
-
-# A chain as captured, and the pages it goes to.
-ctypedef struct chain_write_t:
-    blob_t *blob
-    chain_image_t image
-    uint32_t *indices
-    uint32_t claimed            # indices[1..claimed] are newly claimed
-
-
 ctypedef struct commit_t:
     store_t *store
-    extent_write_t *extents
-    uint32_t extent_count
-    uint32_t extent_room
-    chain_write_t *chains
-    uint32_t chain_count
-    uint32_t chain_room
+    capture_t capture
     uint32_t *freed_clusters
     uint32_t freed_cluster_count
     uint32_t *freed_pages
     uint32_t freed_page_count
 
 
-# -- capture
-
-cdef int capture_extent(
-    commit_t *commit, blob_t *blob, uint32_t extent, uint32_t page
-) noexcept nogil:
-    cdef extent_write_t *extents
-    cdef uint8_t *image
-    cdef uint32_t room
-    if commit.extent_count == commit.extent_room:
-        room = commit.extent_room * 2 if commit.extent_room else 16
-        extents = <extent_write_t *> realloc(commit.extents, room * sizeof(extent_write_t))
-        if extents == NULL:
-            return -ENOMEM
-        commit.extents = extents
-        commit.extent_room = room
-    image = <uint8_t *> malloc(MD_PAGE)
-    if image == NULL:
-        return -ENOMEM
-    extent_image(blob, extent, image)
-    commit.extents[commit.extent_count].blob = blob
-    commit.extents[commit.extent_count].extent = extent
-    commit.extents[commit.extent_count].page = page
-    commit.extents[commit.extent_count].image = image
-    commit.extent_count += 1
-    return 0
+cdef void commit_begin(commit_t *commit, store_t *store) noexcept nogil:
+    memset(commit, 0, sizeof(commit_t))
+    commit.store = store
+    capture_begin(&commit.capture, store)
 
 
-cdef uint32_t continuation_pages(blob_t *blob) noexcept nogil:
-    return blob.chain_length - 1 if blob.chain_length else 0
+cdef void commit_undo(commit_t *commit) noexcept nogil:
+    """After an error: what was captured is to be committed again."""
+    cdef uint32_t i
+    capture_drop(&commit.capture)
+    for i in range(commit.freed_cluster_count):
+        allocator_defer(&commit.store.clusters, commit.freed_clusters[i])
+    for i in range(commit.freed_page_count):
+        allocator_defer(&commit.store.pages, commit.freed_pages[i])
 
 
-cdef bint leaves_reserve(store_t *store, blob_t *blob, uint32_t needed) noexcept nogil:
-    """Whether a chain of so many pages beside its root may take the place of the blob's."""
-    cdef uint32_t now = continuation_pages(blob)
-    cdef uint32_t reserve = load32(&store.page_reserve)
-    if needed <= now:
-        return True
-    return allocator_free(&store.pages) >= needed - now + max(reserve, needed + 1)
-
-
-cdef int capture_chain(
-    commit_t *commit, blob_t *blob, const uint32_t *extent_pages, bint whole
-) noexcept nogil:
-    cdef chain_write_t *chains
-    cdef chain_write_t *chain
-    cdef uint32_t room, i
-    cdef long page
-    cdef int rc
-    if commit.chain_count == commit.chain_room:
-        room = commit.chain_room * 2 if commit.chain_room else 4
-        chains = <chain_write_t *> realloc(commit.chains, room * sizeof(chain_write_t))
-        if chains == NULL:
-            return -ENOMEM
-        commit.chains = chains
-        commit.chain_room = room
-    chain = &commit.chains[commit.chain_count]
-    memset(chain, 0, sizeof(chain_write_t))
-    chain.blob = blob
-    rc = chain_build(&chain.image, blob, extent_pages)
-    if rc:
-        return rc
-    # Counted from here on, so that an error below gives everything back.
-    commit.chain_count += 1
-    chain.indices = <uint32_t *> malloc(4 * <uint64_t> chain.image.count)
-    if chain.indices == NULL:
-        return -ENOMEM
-    # What the data path made longer is accepted already, new metadata may be refused.
-    if whole and not leaves_reserve(commit.store, blob, chain.image.count - 1):
-        return -ENOSPC
-    chain.indices[0] = <uint32_t> blob.id
-    for i in range(1, chain.image.count):
-        page = allocator_claim(&commit.store.pages, 1)
-        if page < 0:
-            return <int> page
-        chain.indices[i] = <uint32_t> page
-        chain.claimed = i
-    chain_seal(&chain.image, blob.id, chain.indices)
-    return 0
-
-
-cdef int capture_blob(commit_t *commit, blob_t *blob, bint whole) noexcept nogil:
-    """Takes over what changed in one blob, and clears its marks, outermost first."""
-    cdef uint32_t *table = NULL
-    cdef uint32_t extent, page
-    cdef bint chain
-    cdef int rc = 0
-    if not swap32(&blob.map_dirty, 0) and not whole:
-        return 0
-    chain = swap32(&blob.table_dirty, 0) or whole
-    if chain and blob.num_extents and not blob.rle:
-        # Before the pages: one that is named here is captured below or on the device.
-        table = <uint32_t *> malloc(4 * <uint64_t> blob.num_extents)
-        if table == NULL:
-            rc = -ENOMEM
-        else:
-            for extent in range(blob.num_extents):
-                table[extent] = map_extent_page(blob, extent)
-    extent = 0
-    while rc == 0 and not blob.rle and extent < blob.num_extents:
-        # Most extents are clean, and most of a large thin blob's marks were never written.
-        if extent % 8 == 0 and load64(<uint64_t *> &blob.extent_dirty[extent]) == 0:
-            extent += 8
-            continue
-        if load8(&blob.extent_dirty[extent]) and swap8(&blob.extent_dirty[extent], 0):
-            page = map_extent_page(blob, extent)
-            if page:
-                rc = capture_extent(commit, blob, extent, page)
-            if page == 0 or rc:
-                # Being claimed just now: its owner's write is not finished.
-                store8(&blob.extent_dirty[extent], 1)
-                store32(&blob.map_dirty, 1)
-        extent += 1
-    if rc == 0 and chain:
-        rc = capture_chain(commit, blob, table, whole)
-    if rc:
-        store32(&blob.map_dirty, 1)
-        if chain:
-            store32(&blob.table_dirty, 1)
-    free(table)
-    return rc
+cdef void commit_free(commit_t *commit) noexcept nogil:
+    capture_free(&commit.capture)
+    free(commit.freed_clusters)
+    free(commit.freed_pages)
 
 
 cdef void commit_set_reserve(store_t *store) noexcept nogil:
@@ -216,54 +84,6 @@ cdef void commit_set_reserve(store_t *store) noexcept nogil:
         longest = max(longest, continuation_pages(blob))
         blob = blob.next
     store32(&store.page_reserve, longest + 1 if store.blobs != NULL else 0)
-
-
-cdef void free_captured(commit_t *commit) noexcept nogil:
-    cdef uint32_t i
-    for i in range(commit.extent_count):
-        free(commit.extents[i].image)
-    for i in range(commit.chain_count):
-        chain_free(&commit.chains[i].image)
-        free(commit.chains[i].indices)
-    commit.extent_count = 0
-    commit.chain_count = 0
-
-
-cdef void drop_captured(commit_t *commit) noexcept nogil:
-    """Marks what was captured as to be captured again, and forgets it."""
-    cdef uint32_t i, k
-    cdef blob_t *blob
-    for i in range(commit.extent_count):
-        blob = commit.extents[i].blob
-        store8(&blob.extent_dirty[commit.extents[i].extent], 1)
-        store32(&blob.map_dirty, 1)
-    for i in range(commit.chain_count):
-        blob = commit.chains[i].blob
-        store32(&blob.table_dirty, 1)
-        store32(&blob.map_dirty, 1)
-        for k in range(1, commit.chains[i].claimed + 1):
-            allocator_release(&commit.store.pages, commit.chains[i].indices[k])
-    free_captured(commit)
-    store32(&commit.store.dirty, 1)
-    store32(&commit.store.written, 1)
-
-
-cdef void commit_undo(commit_t *commit) noexcept nogil:
-    """After an error: what was captured is to be committed again."""
-    cdef uint32_t i
-    drop_captured(commit)
-    for i in range(commit.freed_cluster_count):
-        allocator_defer(&commit.store.clusters, commit.freed_clusters[i])
-    for i in range(commit.freed_page_count):
-        allocator_defer(&commit.store.pages, commit.freed_pages[i])
-
-
-cdef void commit_free(commit_t *commit) noexcept nogil:
-    free_captured(commit)
-    free(commit.extents)
-    free(commit.chains)
-    free(commit.freed_clusters)
-    free(commit.freed_pages)
 
 
 # -- writing, in order
@@ -300,23 +120,23 @@ cdef int mark_super_dirty(store_t *store) noexcept nogil:
     return rc
 
 
-cdef int write_pages(commit_t *commit) noexcept nogil:
+cdef int write_pages(capture_t *capture) noexcept nogil:
     """Extent pages, and chain pages but the roots."""
-    cdef store_t *store = commit.store
+    cdef store_t *store = capture.store
     cdef chain_write_t *chain
     cdef uint32_t i, k
     cdef int rc
-    for i in range(commit.extent_count):
+    for i in range(capture.extent_count):
         if store.faults & FAULT_STALE_CRC:
-            commit.extents[i].image[MD_PAGE - 1] ^= 1
+            capture.extents[i].image[MD_PAGE - 1] ^= 1
         rc = device_pwrite(
-            store.dev, commit.extents[i].image, MD_PAGE,
-            page_offset(commit.extents[i].blob, commit.extents[i].page),
+            store.dev, capture.extents[i].image, MD_PAGE,
+            page_offset(capture.extents[i].blob, capture.extents[i].page),
         )
         if rc:
             return rc
-    for i in range(commit.chain_count):
-        chain = &commit.chains[i]
+    for i in range(capture.chain_count):
+        chain = &capture.chains[i]
         for k in range(1, chain.image.count):
             rc = device_pwrite(
                 store.dev, chain.image.pages + <uint64_t> k * MD_PAGE, MD_PAGE,
@@ -327,21 +147,21 @@ cdef int write_pages(commit_t *commit) noexcept nogil:
     return 0
 
 
-cdef int write_roots(commit_t *commit) noexcept nogil:
+cdef int write_roots(capture_t *capture) noexcept nogil:
     cdef chain_write_t *chain
     cdef uint32_t i
     cdef int rc
-    for i in range(commit.chain_count):
-        chain = &commit.chains[i]
+    for i in range(capture.chain_count):
+        chain = &capture.chains[i]
         rc = device_pwrite(
-            commit.store.dev, chain.image.pages, MD_PAGE,
+            capture.store.dev, chain.image.pages, MD_PAGE,
             page_offset(chain.blob, chain.indices[0]),
         )
         if rc:
             # Which of the two chains the root names is unknown now: both must stay.
-            store32(&commit.store.failed, <uint32_t> (-rc))
+            store32(&capture.store.failed, <uint32_t> (-rc))
             return rc
-    return barrier(commit.store) if commit.chain_count else 0
+    return barrier(capture.store) if capture.chain_count else 0
 
 
 cdef void zero_and_release_page(store_t *store, uint32_t page) noexcept nogil:
@@ -354,62 +174,62 @@ cdef void zero_and_release_page(store_t *store, uint32_t page) noexcept nogil:
     allocator_release(&store.pages, page)
 
 
-cdef void adopt_chains(commit_t *commit) noexcept nogil:
+cdef void adopt_chains(capture_t *capture) noexcept nogil:
     """The roots are durable: the old continuation pages are nobody's now."""
     cdef chain_write_t *chain
     cdef blob_t *blob
     cdef uint32_t i, k
-    for i in range(commit.chain_count):
-        chain = &commit.chains[i]
+    for i in range(capture.chain_count):
+        chain = &capture.chains[i]
         blob = chain.blob
         for k in range(1, blob.chain_length):
-            zero_and_release_page(commit.store, blob.chain[k])
+            zero_and_release_page(capture.store, blob.chain[k])
         free(blob.chain)
         blob.chain = chain.indices
         blob.chain_length = chain.image.count
         chain.indices = NULL
-    if commit.chain_count:
-        commit_set_reserve(commit.store)
+    if capture.chain_count:
+        commit_set_reserve(capture.store)
 
 
-cdef bint has_pages(commit_t *commit) noexcept nogil:
+cdef bint has_pages(capture_t *capture) noexcept nogil:
     """Whether there is anything to write before the roots."""
     cdef uint32_t i
-    for i in range(commit.chain_count):
-        if commit.chains[i].image.count > 1:
+    for i in range(capture.chain_count):
+        if capture.chains[i].image.count > 1:
             return True
-    return commit.extent_count > 0
+    return capture.extent_count > 0
 
 
-cdef bint names_clusters(commit_t *commit) noexcept nogil:
+cdef bint names_clusters(capture_t *capture) noexcept nogil:
     """Whether it may name clusters whose data are not durable yet: in an extent page, or in a
     chain that lists them itself."""
     cdef uint32_t i
-    for i in range(commit.chain_count):
-        if commit.chains[i].blob.rle:
+    for i in range(capture.chain_count):
+        if capture.chains[i].blob.rle:
             return True
-    return commit.extent_count > 0
+    return capture.extent_count > 0
 
 
-cdef int commit_write(commit_t *commit, bint data_written) noexcept nogil:
-    cdef store_t *store = commit.store
-    cdef bint pages = has_pages(commit)
+cdef int commit_write(capture_t *capture, bint data_written) noexcept nogil:
+    cdef store_t *store = capture.store
+    cdef bint pages = has_pages(capture)
     cdef int rc = 0
-    if (data_written or names_clusters(commit)) and not store.faults & FAULT_NO_DATA_BARRIER:
+    if (data_written or names_clusters(capture)) and not store.faults & FAULT_NO_DATA_BARRIER:
         rc = barrier(store)
-    if rc or not (pages or commit.chain_count):
+    if rc or not (pages or capture.chain_count):
         return rc
     rc = mark_super_dirty(store)
     if rc == 0 and store.faults & FAULT_ROOTS_FIRST:
-        rc = write_roots(commit)
+        rc = write_roots(capture)
     if rc == 0 and pages:
-        rc = write_pages(commit)
+        rc = write_pages(capture)
         if rc == 0 and not store.faults & FAULT_NO_PAGE_BARRIER:
             rc = barrier(store)
     if rc == 0:
-        rc = write_roots(commit)
+        rc = write_roots(capture)
     if rc == 0:
-        adopt_chains(commit)
+        adopt_chains(capture)
     return rc
 
 
@@ -448,17 +268,16 @@ cdef void give_back(commit_t *commit) noexcept nogil:
 cdef int commit_one_by_one(store_t *store) noexcept nogil:
     """All that changed, with no more than the longest chain's new pages at a time."""
     cdef blob_t *blob = store.blobs
-    cdef commit_t one
+    cdef capture_t one
     cdef int rc = 0
     while blob != NULL and rc == 0:
-        memset(&one, 0, sizeof(commit_t))
-        one.store = store
+        capture_begin(&one, store)
         rc = capture_blob(&one, blob, False)
         if rc == 0:
             rc = commit_write(&one, True)
         if rc:
-            commit_undo(&one)
-        commit_free(&one)
+            capture_drop(&one)
+        capture_free(&one)
         blob = blob.next
     return rc
 
@@ -488,13 +307,13 @@ cdef int commit_run(commit_t *commit, bint take_freed) noexcept nogil:
         )
     blob = store.blobs
     while blob != NULL and rc == 0:
-        rc = capture_blob(commit, blob, False)
+        rc = capture_blob(&commit.capture, blob, False)
         blob = blob.next
     if rc == -ENOSPC:
-        drop_captured(commit)
+        capture_drop(&commit.capture)
         rc = commit_one_by_one(store)
     elif rc == 0:
-        rc = commit_write(commit, True)
+        rc = commit_write(&commit.capture, True)
     if rc:
         commit_undo(commit)
     return rc
@@ -503,8 +322,7 @@ cdef int commit_run(commit_t *commit, bint take_freed) noexcept nogil:
 cdef int commit_locked(store_t *store) noexcept nogil:
     cdef commit_t commit
     cdef int rc
-    memset(&commit, 0, sizeof(commit_t))
-    commit.store = store
+    commit_begin(&commit, store)
     rc = commit_run(&commit, False)
     commit_free(&commit)
     return rc
@@ -512,18 +330,17 @@ cdef int commit_locked(store_t *store) noexcept nogil:
 
 cdef int commit_blob(blob_t *blob) noexcept nogil:
     cdef store_t *store = blob.store
-    cdef commit_t commit
+    cdef capture_t capture
     cdef int rc
     if load32(&store.failed):
         return -<int> load32(&store.failed)
-    memset(&commit, 0, sizeof(commit_t))
-    commit.store = store
-    rc = capture_blob(&commit, blob, True)
+    capture_begin(&capture, store)
+    rc = capture_blob(&capture, blob, True)
     if rc == 0:
-        rc = commit_write(&commit, False)
+        rc = commit_write(&capture, False)
     if rc:
-        commit_undo(&commit)
-    commit_free(&commit)
+        capture_drop(&capture)
+    capture_free(&capture)
     return rc
 
 
@@ -589,8 +406,7 @@ cdef int commit_destroy(blob_t *blob) noexcept nogil:
 cdef int flush_once(store_t *store) noexcept nogil:
     cdef commit_t commit
     cdef int rc
-    memset(&commit, 0, sizeof(commit_t))
-    commit.store = store
+    commit_begin(&commit, store)
     pthread_mutex_lock(&store.commit_lock)
     rc = commit_run(&commit, True)
     pthread_mutex_lock(&store.flush_lock)
