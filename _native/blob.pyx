@@ -82,7 +82,7 @@ cdef class Blob:
 
     cdef _raise_for(self, int rc, str what):
         if rc:
-            raise OSError(-rc, f"{what}: {os.strerror(-rc)}")
+            raise OSError(-rc, f"{what}: {self.engine.device.explain(-rc)}")
 
     cdef store_t *_open(self) except NULL:
         if load32(&self.raw.store.closed):

@@ -21,7 +21,13 @@ from lvolfs._native.capture cimport (
     continuation_pages,
 )
 from lvolfs._native.cluster_map cimport CLUSTERS_PER_EXTENT, blob_put, extent_t
-from lvolfs._native.device cimport device_discard, device_flush, device_pread, device_pwrite
+from lvolfs._native.device cimport (
+    device_discard,
+    device_flush,
+    device_pread,
+    device_pwrite,
+    device_pwrite_page,
+)
 from lvolfs._native.faults cimport (
     FAULT_CHAIN_FIRST,
     FAULT_CLEAN_KEPT,
@@ -111,7 +117,7 @@ cdef int mark_super_dirty(store_t *store) noexcept nogil:
         memcpy(page + SUPER_CLEAN, &word, 4)
         word = crc32c(page, SUPER_CRC)
         memcpy(page + SUPER_CRC, &word, 4)
-        rc = device_pwrite(store.dev, page, MD_PAGE, 0)
+        rc = device_pwrite_page(store.dev, page, 0)
     free(page)
     if rc == 0:
         rc = barrier(store)
@@ -129,8 +135,8 @@ cdef int write_pages(capture_t *capture) noexcept nogil:
     for i in range(capture.extent_count):
         if store.faults & FAULT_STALE_CRC:
             capture.extents[i].image[MD_PAGE - 1] ^= 1
-        rc = device_pwrite(
-            store.dev, capture.extents[i].image, MD_PAGE,
+        rc = device_pwrite_page(
+            store.dev, capture.extents[i].image,
             page_offset(capture.extents[i].blob, capture.extents[i].page),
         )
         if rc:
@@ -138,8 +144,8 @@ cdef int write_pages(capture_t *capture) noexcept nogil:
     for i in range(capture.chain_count):
         chain = &capture.chains[i]
         for k in range(1, chain.image.count):
-            rc = device_pwrite(
-                store.dev, chain.image.pages + <uint64_t> k * MD_PAGE, MD_PAGE,
+            rc = device_pwrite_page(
+                store.dev, chain.image.pages + <uint64_t> k * MD_PAGE,
                 page_offset(chain.blob, chain.indices[k]),
             )
             if rc:
@@ -153,8 +159,8 @@ cdef int write_roots(capture_t *capture) noexcept nogil:
     cdef int rc
     for i in range(capture.chain_count):
         chain = &capture.chains[i]
-        rc = device_pwrite(
-            capture.store.dev, chain.image.pages, MD_PAGE,
+        rc = device_pwrite_page(
+            capture.store.dev, chain.image.pages,
             page_offset(chain.blob, chain.indices[0]),
         )
         if rc:
@@ -384,7 +390,7 @@ cdef int commit_destroy(blob_t *blob) noexcept nogil:
             device_pwrite(store.dev, zeros, MD_PAGE, page_offset(blob, blob.chain[i]))
     if rc == 0:
         # The root alone first: a root whose chain is gone would be half a blob.
-        rc = device_pwrite(store.dev, zeros, MD_PAGE, page_offset(blob, blob.chain[0]))
+        rc = device_pwrite_page(store.dev, zeros, page_offset(blob, blob.chain[0]))
     if rc == 0:
         rc = barrier(store)
     if rc:

@@ -40,6 +40,9 @@ cdef int device_pwrite(device_t *dev, const void *buf, uint64_t length, uint64_t
 # The same for a range that held nothing so far. Of a long one the host reserves the space
 # before the first byte is copied: one step instead of one a block.
 cdef int device_pwrite_new(device_t *dev, const void *buf, uint64_t length, uint64_t offset) noexcept nogil
+# A whole metadata page. An error may leave half of it there, which would cost what the page is
+# about; so it is put there once more, and the error is returned all the same.
+cdef int device_pwrite_page(device_t *dev, const void *page, uint64_t offset) noexcept nogil
 cdef int device_flush(device_t *dev) noexcept nogil
 # Afterwards the range reads as zeros. Frees the space where the host can.
 cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil

@@ -28,6 +28,11 @@ class Device:
     def zero(self, offset: int, length: int) -> None: ...
     def flush(self) -> None: ...
     def refresh_size(self) -> int: ...
+    def explain(self, error: int) -> str:
+        """What this errno means here: strerror, or that the file or device has shrunk."""
+    @property
+    def lost_bytes(self) -> int:
+        """By how much the file or device has become smaller since its size was looked at."""
     def record(self, path: str) -> None:
         """From now on every write, zeroing, discard and flush is appended to a log at `path`
         (format: write_log.pxd). Before any other thread uses the device."""
@@ -42,10 +47,12 @@ class Device:
         times: int | None = None,
         offset: int = 0,
         length: int | None = None,
+        cut: int = 0,
     ) -> None:
         """From now on requests that touch `length` bytes at `offset` (all, if not given) fail
-        with the errno `error`: after `skip` of them `times` in a row, or all. Zeroing is a
-        write. Only with LVOLFS_SEEDED_FAULTS=1 (EPERM)."""
+        with the errno `error`: after `skip` of them `times` in a row, or all. The first `cut`
+        bytes of each get through before it fails; `error` 0: the rest, too, with the next
+        call of the kernel. Zeroing is a write. Only with LVOLFS_SEEDED_FAULTS=1 (EPERM)."""
     def clear_faults(self) -> None: ...
     @property
     def injected_faults(self) -> int:

@@ -41,7 +41,9 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *buf, size_t count, off_t offset)
     int fdatasync(int fd)
     off_t lseek(int fd, off_t offset, int whence)
-    enum: SEEK_DATA
+    enum:
+        SEEK_DATA
+        SEEK_END
 
 cdef extern from "<fcntl.h>" nogil:
     int fallocate(int fd, int mode, off_t offset, off_t length)
@@ -62,6 +64,7 @@ cdef extern from "<sys/ioctl.h>" nogil:
 # Requests to the kernel are cut to this, so that one never exceeds what read(2) can report.
 cdef enum:
     PIECE = 1 << 30
+    PAGE = 4096
     # The page cache keeps what one write brings in one folio, and file systems with buffer
     # heads (ext4) walk all blocks of a folio at each later small write into it: after writes
     # of 1 MiB, random ones of 4 KiB are four times slower.
@@ -79,25 +82,30 @@ cdef extern from *:
 
 cdef int read_all(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil:
     cdef uint8_t *at = <uint8_t *> buf
+    cdef uint64_t piece = PIECE
     cdef ssize_t got
-    cdef int rc
+    cdef int planted = 0
     if dev.faults != NULL:
-        rc = device_fault(dev.faults, FAULT_READ, offset, length)
-        if rc:
-            return rc
+        planted = device_fault(dev.faults, FAULT_READ, offset, length, &piece)
+        if planted and piece == 0:
+            return planted
+        piece = piece if piece else <uint64_t> PIECE
     if dev.reader != NULL:
         return dev.reader(dev.reader_context, buf, length, offset)
     while length:
-        got = pread(dev.fd, at, min(length, <uint64_t> PIECE), <off_t> offset)
+        got = pread(dev.fd, at, min(length, piece), <off_t> offset)
         if got < 0:
             if c_errno == EINTR:
                 continue
             return -c_errno
         if got == 0:
             return -EIO
+        if planted:
+            return planted
         at += got
         offset += <uint64_t> got
         length -= <uint64_t> got
+        piece = PIECE
     return 0
 
 
@@ -115,30 +123,50 @@ cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset
     return count(dev, &dev.reads, &dev.bytes_read, rc, length)
 
 
+cdef uint64_t size_now(device_t *dev) noexcept nogil:
+    """Of the file or device itself; as it was when that cannot be told."""
+    cdef uint64_t size = 0
+    cdef off_t end
+    if dev.is_block:
+        return size if ioctl(dev.fd, BLKGETSIZE64, &size) == 0 else dev.size
+    end = lseek(dev.fd, 0, SEEK_END)
+    return <uint64_t> end if end >= 0 else dev.size
+
+
+cdef bint has_shrunk(device_t *dev) noexcept nogil:
+    """A block device says ENOSPC to what lies past its end."""
+    return size_now(dev) < dev.size
+
+
 cdef int write_all(
     device_t *dev, const void *buf, uint64_t length, uint64_t offset
 ) noexcept nogil:
     cdef const uint8_t *at = <const uint8_t *> buf
+    cdef uint64_t piece = WRITE_PIECE
     cdef ssize_t put
-    cdef int rc
+    cdef int planted = 0
     # A regular file would grow silently; nothing of a store lies past its end.
     if offset > dev.size or length > dev.size - offset:
         return -EIO
     if dev.faults != NULL:
-        rc = device_fault(dev.faults, FAULT_WRITE, offset, length)
-        if rc:
-            return rc
+        planted = device_fault(dev.faults, FAULT_WRITE, offset, length, &piece)
+        if planted and piece == 0:
+            return planted
+        piece = piece if piece else <uint64_t> WRITE_PIECE
     while length:
-        put = pwrite(dev.fd, at, min(length, <uint64_t> WRITE_PIECE), <off_t> offset)
+        put = pwrite(dev.fd, at, min(length, piece), <off_t> offset)
         if put < 0:
             if c_errno == EINTR:
                 continue
-            return -c_errno
+            return -ENXIO if c_errno == ENOSPC and has_shrunk(dev) else -c_errno
         if put == 0:
             return -EIO
+        if planted:
+            return planted
         at += put
         offset += <uint64_t> put
         length -= <uint64_t> put
+        piece = WRITE_PIECE
     return 0
 
 
@@ -155,6 +183,13 @@ cdef int device_pwrite(
             write_log_append(dev.log, LOG_WRITE, offset, length, buf)
         write_log_unlock(dev.log)
     return count(dev, &dev.writes, &dev.bytes_written, rc, length)
+
+
+cdef int device_pwrite_page(device_t *dev, const void *page, uint64_t offset) noexcept nogil:
+    cdef int rc = device_pwrite(dev, page, PAGE, offset)
+    if rc:
+        device_pwrite(dev, page, PAGE, offset)
+    return rc
 
 
 cdef int reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
@@ -181,11 +216,15 @@ cdef int device_pwrite_new(
 
 
 cdef int flush_all(device_t *dev) noexcept nogil:
+    cdef uint64_t cut
     cdef int rc
     if dev.faults != NULL:
-        rc = device_fault(dev.faults, FAULT_FLUSH, 0, 0)
+        rc = device_fault(dev.faults, FAULT_FLUSH, 0, 0, &cut)
         if rc:
             return rc
+    # Where something was cut off nothing of it is durable, whatever the rest says.
+    if has_shrunk(dev):
+        return -ENXIO
     add64(&dev.flushes, 1)
     while fdatasync(dev.fd) != 0:
         if c_errno != EINTR:
@@ -208,12 +247,13 @@ cdef int device_flush(device_t *dev) noexcept nogil:
 cdef int zero_all(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
     cdef int mode, rc
     cdef uint64_t piece
+    cdef uint64_t cut
     if offset > dev.size or length > dev.size - offset:
         return -EIO
     if length == 0:
         return 0
     if dev.faults != NULL:
-        rc = device_fault(dev.faults, FAULT_WRITE, offset, length)
+        rc = device_fault(dev.faults, FAULT_WRITE, offset, length, &cut)
         if rc:
             return rc
     # A block device zeroes by WRITE ZEROES; punching it may leave old data on some.
@@ -453,6 +493,15 @@ cdef class Device:
         self.dev.size = size
         return size
 
+    def explain(self, int error):
+        """strerror, or what is behind it."""
+        lost = self.lost_bytes if error in (errno.EIO, errno.ENXIO) else 0
+        return f"{self.path} has become smaller by {lost} bytes" if lost else os.strerror(error)
+
+    @property
+    def lost_bytes(self):
+        return 0 if self.dev.fd < 0 else max(0, self.dev.size - size_now(&self.dev))
+
     def record(self, str path):
         """From now on every write, zeroing, discard and flush is appended to a log at `path`
         (format: write_log.pxd). Before any other thread uses the device."""
@@ -475,7 +524,9 @@ cdef class Device:
         if self.dev.log.failed:
             raise OSError(self.dev.log.failed, os.strerror(self.dev.log.failed), "write log")
 
-    def plant_fault(self, str operation, int error, *, skip=0, times=None, offset=0, length=None):
+    def plant_fault(
+        self, str operation, int error, *, skip=0, times=None, offset=0, length=None, cut=0
+    ):
         """Makes requests fail; for tests alone, which must ask for it in the environment."""
         cdef device_fault_t fault
         cdef device_faults_t *made
@@ -488,6 +539,7 @@ cdef class Device:
         fault.times = 0xFFFFFFFFFFFFFFFF if times is None else times
         fault.first = offset
         fault.end = self.dev.size if length is None else offset + length
+        fault.cut = cut
         if self.dev.faults == NULL:
             made = device_faults_new()
             if made == NULL:
@@ -530,7 +582,7 @@ cdef class Device:
 
     cdef _raise_for(self, int rc, str what, uint64_t offset):
         if rc:
-            raise OSError(-rc, f"{what} at byte {offset}: {os.strerror(-rc)}", self.path)
+            raise OSError(-rc, f"{what} at byte {offset}: {self.explain(-rc)}", self.path)
 
 
 DEVICE_OPERATIONS = {"read": FAULT_READ, "write": FAULT_WRITE, "flush": FAULT_FLUSH}

@@ -21,6 +21,7 @@ ctypedef struct device_fault_t:
     uint64_t end
     uint64_t skip               # requests that still go through
     uint64_t times              # requests that still fail
+    uint64_t cut                # bytes that are transferred all the same, before it fails
 
 
 ctypedef struct device_faults_t:
@@ -35,7 +36,8 @@ cdef void device_faults_free(device_faults_t *faults) noexcept nogil
 # 0 or -ENOSPC when there are DEVICE_FAULTS already.
 cdef int device_faults_add(device_faults_t *faults, const device_fault_t *fault) noexcept nogil
 cdef void device_faults_clear(device_faults_t *faults) noexcept nogil
-# What the request has to fail with: -errno, or 0 when it goes through.
+# What the request has to fail with: -errno, or 0 when it goes through. `cut`, unless it is 0:
+# the kernel is asked for no more than so many bytes first, which is all when it fails then.
 cdef int device_fault(
-    device_faults_t *faults, uint32_t kind, uint64_t offset, uint64_t length
+    device_faults_t *faults, uint32_t kind, uint64_t offset, uint64_t length, uint64_t *cut
 ) noexcept nogil

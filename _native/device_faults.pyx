@@ -44,11 +44,12 @@ cdef void device_faults_clear(device_faults_t *faults) noexcept nogil:
 
 
 cdef int device_fault(
-    device_faults_t *faults, uint32_t kind, uint64_t offset, uint64_t length
+    device_faults_t *faults, uint32_t kind, uint64_t offset, uint64_t length, uint64_t *cut
 ) noexcept nogil:
     cdef device_fault_t *fault
     cdef uint32_t i
     cdef int rc = 0
+    cut[0] = 0
     pthread_mutex_lock(&faults.mutex)
     for i in range(faults.count):
         fault = &faults.faults[i]
@@ -62,6 +63,7 @@ cdef int device_fault(
             fault.times -= 1
             faults.injected += 1
             rc = -fault.error
+            cut[0] = fault.cut
             break
     pthread_mutex_unlock(&faults.mutex)
     return rc

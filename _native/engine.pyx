@@ -46,7 +46,7 @@ from lvolfs._native.device cimport (
     device_flush,
     device_next_data,
     device_pread,
-    device_pwrite,
+    device_pwrite_page,
 )
 from lvolfs._native cimport faults
 from lvolfs._native.flusher cimport flusher_start, flusher_stop
@@ -181,7 +181,7 @@ cdef class Engine:
 
     cdef _raise_for(self, int rc, str what):
         if rc:
-            raise OSError(-rc, f"{what}: {os.strerror(-rc)}", self.device.path)
+            raise OSError(-rc, f"{what}: {self.device.explain(-rc)}", self.device.path)
 
     cdef Blob _wrap(self, blob_t *blob):
         """A Python object for it, with a reference of its own."""
@@ -452,7 +452,7 @@ cdef class Engine:
             raise ValueError(f"a super block has {MD_PAGE} bytes, not {page.shape[0]}")
         clean = page[16] != 0
         with nogil:
-            rc = device_pwrite(store.dev, &page[0], MD_PAGE, 0)
+            rc = device_pwrite_page(store.dev, &page[0], 0)
             if rc == 0:
                 rc = device_flush(store.dev)
         self._raise_for(rc, "writing the super block")
@@ -476,7 +476,7 @@ cdef class Engine:
         """Plants a mistake; for tests alone, which must ask for it in the environment."""
         if os.environ.get("LVOLFS_SEEDED_FAULTS") != "1":
             raise PermissionError(errno.EPERM, "seeded faults are for tests alone")
-        self._open().faults |= SEEDED_FAULTS[name]
+        self._open().faults |= SEEDED_FAULTS.get(name) or UNLUCKY_MOMENTS[name]
 
     def start_flusher(self, double interval=1.0):
         cdef int rc = flusher_start(self._open(), interval)
@@ -531,7 +531,11 @@ SEEDED_FAULTS = {
     "stale-crc": faults.FAULT_STALE_CRC,
     "merge-in-place": faults.FAULT_MERGE_IN_PLACE,
     "clean-kept": faults.FAULT_CLEAN_KEPT,
+    "free-before-map": faults.FAULT_FREE_BEFORE_MAP,
 }
+
+# No mistakes, but moments that chance does not find.
+UNLUCKY_MOMENTS = {"commit-in-release": faults.COMMIT_IN_RELEASE}
 
 
 cdef int take_pages(

@@ -14,3 +14,6 @@ cdef enum:
     FAULT_STALE_CRC = 128           # a changed extent page keeps a checksum that is not its own
     FAULT_MERGE_IN_PLACE = 256      # a merge changes the clone's extent pages where they are
     FAULT_CLEAN_KEPT = 512          # the first change leaves the store marked as closed cleanly
+    FAULT_FREE_BEFORE_MAP = 1024    # a freed cluster may be committed as free while a map names it
+    # No mistake: whenever a cluster is freed, a commit runs in the middle of that.
+    COMMIT_IN_RELEASE = 2048

@@ -40,7 +40,13 @@ from lvolfs._native.device cimport (
     device_t,
     device_zero,
 )
-from lvolfs._native.faults cimport FAULT_LOST_MARK, FAULT_REUSE_EARLY, FAULT_SHORT_WRITE
+from lvolfs._native.faults cimport (
+    COMMIT_IN_RELEASE,
+    FAULT_FREE_BEFORE_MAP,
+    FAULT_LOST_MARK,
+    FAULT_REUSE_EARLY,
+    FAULT_SHORT_WRITE,
+)
 from lvolfs._native.io_stats cimport io_stat_end, io_ticks
 from lvolfs._native.scratch cimport scratch_get
 from lvolfs._native.sync cimport (
@@ -407,25 +413,50 @@ cdef int blob_write_zeroes(blob_t *blob, uint64_t offset, uint64_t length) noexc
             return 0
 
 
+cdef int release_as_planted(blob_t *blob, uint32_t c, uint32_t own) noexcept nogil:
+    """release_owned for tests: with a commit in the middle of it, or a mistake."""
+    cdef store_t *store = blob.store
+    cdef int rc = 0
+    if store.faults & FAULT_FREE_BEFORE_MAP:
+        rc = allocator_defer(&store.clusters, own)
+        store32(&store.dirty, 1)
+        if rc == 0:
+            rc = store_flush(store)
+    set_own(blob, c, 0)
+    map_mark_dirty(blob, c)
+    sub32(&blob.owned, 1)
+    if store.faults & FAULT_FREE_BEFORE_MAP:
+        return rc
+    if store.faults & FAULT_REUSE_EARLY:
+        allocator_release(&store.clusters, own)
+        return 0
+    if store.faults & COMMIT_IN_RELEASE:
+        rc = store_flush(store)
+    if rc == 0:
+        rc = allocator_defer(&store.clusters, own)
+        store32(&store.dirty, 1)
+    return rc
+
+
 cdef int release_owned(blob_t *blob, uint32_t c) noexcept nogil:
     """Gives a cluster up; the gate is closed, so nobody is reading or writing it."""
     cdef uint32_t own = map_own(blob, c)
     cdef int rc
     if own == 0:
         return 0
+    if blob.store.faults:
+        return release_as_planted(blob, c, own)
     # Out of the map before it can be taken for free: a commit takes what is to be freed first,
     # and then captures the maps.
     set_own(blob, c, 0)
     map_mark_dirty(blob, c)
-    if blob.store.faults & FAULT_REUSE_EARLY:
-        allocator_release(&blob.store.clusters, own)
-        rc = 0
-    else:
-        rc = allocator_defer(&blob.store.clusters, own)
+    rc = allocator_defer(&blob.store.clusters, own)
     if rc:
         set_own(blob, c, own)
         map_mark_dirty(blob, c)
         return rc
+    # Once more: a commit in between has taken the mark, but not the cluster.
+    store32(&blob.store.dirty, 1)
     sub32(&blob.owned, 1)
     return 0
 

@@ -61,11 +61,20 @@ def open_engine(device: Device, superblock: Superblock, *, read_only: bool) -> E
 def check_contents(contents: StoreContents) -> list[Finding]:
     """The findings for a store as read; `contents` is left as it is."""
     findings = []
-    if not contents.superblock.clean:
+    if contents.superblock.torn:
+        findings.append(
+            Finding(
+                "warning",
+                "superblock",
+                "it was half written when the store was opened or closed; opening the store for "
+                "writing puts it right",
+            )
+        )
+    elif not contents.superblock.clean:
         findings.append(
             Finding("note", "superblock", "the store was not closed cleanly; it was replayed")
         )
-    elif contents.problem:
+    elif contents.problem and not (contents.damaged and contents.masked_clusters):
         findings.append(Finding("warning", "masks", contents.problem))
     findings += [
         Finding("error", blob.title, blob.damage) for blob in contents.blobs.values() if blob.damage

@@ -22,6 +22,7 @@ MASK_HEADER = 5
 # Largest cluster count that one blob or store may have.
 MAX_CLUSTERS = 1 << 28
 
+_CLEAN_OFFSET = 16
 _FIELDS = struct.Struct("<8sIIIQIIIIIII16sIIQII")
 assert _FIELDS.size == 96
 
@@ -46,6 +47,8 @@ class Superblock:
     bstype: bytes = LVOLSTORE
     io_unit_size: int = PAGE
     page_size: int = PAGE
+    # read from a page of which half is older than the other; never written
+    torn: bool = False
 
     @property
     def total_clusters(self) -> int:
@@ -134,7 +137,8 @@ def parse_superblock(page: bytes, device_size: int, *, device: str = "store") ->
         raise FormatError(subject, "no blobstore is here (its signature is missing)")
     stored = struct.unpack_from("<I", page, PAGE - 4)[0]
     computed = crc32c(page[: PAGE - 4])
-    if stored != computed:
+    torn = stored != computed
+    if torn and stored not in _with_other_flag(page):
         raise FormatError(subject, f"checksum is {stored:#010x}, but {computed:#010x} computed")
     kind = bstype.rstrip(b"\0")
     if kind != LVOLSTORE:
@@ -150,7 +154,7 @@ def parse_superblock(page: bytes, device_size: int, *, device: str = "store") ->
         )
     superblock = Superblock(
         version=version,
-        clean=clean == 1,
+        clean=clean == 1 and not torn,
         super_blob=super_blob,
         cluster_size=cluster_size,
         used_page_mask_start=page_mask,
@@ -165,11 +169,22 @@ def parse_superblock(page: bytes, device_size: int, *, device: str = "store") ->
         size=size,
         io_unit_size=io_unit_size or PAGE,
         page_size=page_size or PAGE,
+        torn=torn,
     )
     if length != PAGE:
         raise FormatError(subject, f"length is {length}, not {PAGE}")
     _check_geometry(superblock, subject)
     return superblock
+
+
+def _with_other_flag(page: bytes) -> set[int]:
+    """The checksums of the same superblock marked clean and marked not clean.
+
+    That mark is all that changes in it from day to day; a device that writes sectors of less
+    than a page and loses power in between leaves the one with the other's checksum.
+    """
+    head, tail = page[:_CLEAN_OFFSET], page[_CLEAN_OFFSET + 4 : PAGE - 4]
+    return {crc32c(head + struct.pack("<I", mark) + tail) for mark in (0, 1)}
 
 
 def _check_geometry(s: Superblock, subject: str) -> None:

@@ -63,9 +63,12 @@ def test_neither_reads_nor_writes_past_the_end(file: Path) -> None:
 def test_a_file_that_shrank_is_an_io_error(file: Path) -> None:
     with Device(str(file)) as device:
         os.truncate(file, 100)
-        with pytest.raises(OSError, match="Input/output error") as got:
+        with pytest.raises(OSError, match="has become smaller by") as got:
             device.pread(200, 0)
         assert got.value.errno == errno.EIO
+        with pytest.raises(OSError, match="has become smaller by") as got:
+            device.flush()
+        assert got.value.errno == errno.ENXIO
 
 
 def test_zeroed_ranges_read_as_zeros_and_free_the_space(tmp_path: Path) -> None:
