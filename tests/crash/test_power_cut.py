@@ -20,7 +20,7 @@ FIRST_SEED = int(os.environ.get("LVOLFS_CRASH_SEED", "1"))
 PROCESSES = int(os.environ.get("LVOLFS_CRASH_PROCESSES", "0"))
 
 
-@pytest.mark.timeout(max(1800, 4 * SECONDS))
+@pytest.mark.timeout(600 + STATES / 50 + 4 * SECONDS)
 def test_every_state_after_a_power_cut_keeps_the_contract(tmp_path: Path) -> None:
     result = live_until(STATES, seconds=SECONDS, first_seed=FIRST_SEED, processes=PROCESSES)
     if result.failure is not None:
