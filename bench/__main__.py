@@ -16,13 +16,16 @@ from rich.console import Console
 from bench import groups, machine, plots, publish, report, results, rounds
 from bench.case import Case, Outcome
 from bench.processes import ProgramError
-from bench.settings import GIB, MIB, Settings
+from bench.settings import MIB, Settings
 from lvolfs import __version__
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller and fewer: under 3 minutes")
+    parser.add_argument(
+        "--minutes", type=float, help="take no sample after these (default: 28; quick: 2.75)"
+    )
     parser.add_argument(
         "--only",
         action="append",
@@ -36,7 +39,7 @@ def arguments() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="only these contestants, separated by commas (lvolfs is one, too)",
     )
-    parser.add_argument("--rounds", type=int, help="how often (default: 3; quick: 2)")
+    parser.add_argument("--rounds", type=int, help="how often, at most (default: 5; quick: 2)")
     parser.add_argument("--seconds", type=float, help="of each fio run (default: 1.5; quick: 0.5)")
     parser.add_argument(
         "--directory",
@@ -44,14 +47,15 @@ def arguments() -> argparse.ArgumentParser:
         default=Path(os.environ.get("TMPDIR", "/var/tmp")),
         help="where the files are (default: $TMPDIR or /var/tmp)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every sample there, as soon as it is taken"
+    )
     parser.add_argument(
         "--merge", type=Path, metavar="FILE", help="like --json, and keep the file's other cases"
     )
     parser.add_argument(
         "--rebuild-size",
         type=int,
-        default=0,
         metavar="MIB",
         help="of the volume that replicas are made of (default: 8192; quick: 256)",
     )
@@ -80,28 +84,39 @@ def measure(
     say: Callable[[str], None],
     outcomes: dict[str, Outcome],
     save: Callable[[], None],
-) -> None:
-    """Fills `outcomes`; `save` is called after each group."""
+) -> list[str]:
+    """Fills `outcomes`; `save` is called after each sample. What went wrong beside the samples.
+
+    A group that cannot be set up or taken down costs its own cases only.
+    """
     peers = set(filter(None, options.peers.split(",")))
     found: set[str] = set()
+    clock = rounds.Clock(60 * settings.minutes)
+    troubles = []
     for name, open_group in groups.groups(settings).items():
-        with open_group(settings) as cases:
-            chosen = [case for case in cases if selected(case, options.only, name)]
-            limited = [c for case in chosen if (c := case.limited_to(peers))]
-            found |= {contestant for case in limited for contestant in case.contestants}
-            if options.list:
-                for case in limited:
-                    print(f"{case.key}  {','.join(case.contestants)}")
-            elif limited:
-                start = time.monotonic()
-                rounds.run(limited, settings.rounds, say, outcomes)
-                say(f"{name}: {time.monotonic() - start:.0f} s")
-                save()
+        start = time.monotonic()
+        limited: list[Case] = []
+        try:
+            with open_group(settings) as cases:
+                chosen = [case for case in cases if selected(case, options.only, name)]
+                limited = [c for case in chosen if (c := case.limited_to(peers))]
+                found |= {contestant for case in limited for contestant in case.contestants}
+                if options.list:
+                    for case in limited:
+                        print(f"{case.key}  {','.join(case.contestants)}")
+                elif limited:
+                    rounds.run(limited, settings.rounds, say, outcomes, taken=save, clock=clock)
+        except (OSError, ProgramError) as error:
+            troubles.append(f"{name}: {rounds.reason_of(error)}")
+            say(f"FAILED: {troubles[-1]}")
+        if limited and not options.list:
+            say(f"{name}: {time.monotonic() - start:.0f} s")
     if peers - found or not found:
         raise ProgramError(
             f"nothing to measure for {', '.join(sorted(peers - found)) or ', '.join(options.only)}:"
             " --list shows all cases and contestants"
         )
+    return troubles
 
 
 def leave_on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -112,14 +127,16 @@ def leave_on_signal(_number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     parser = arguments()
     options = parser.parse_args()
-    if (options.rounds or 1) < 1 or (options.seconds or 1) <= 0:
-        parser.error("--rounds and --seconds must be positive")
-    settings = Settings(
-        directory=options.directory,
-        rounds=options.rounds or (2 if options.quick else 3),
-        seconds=options.seconds or (0.5 if options.quick else 1.5),
+    numbers = (options.rounds, options.seconds, options.minutes, options.rebuild_size)
+    if any(number is not None and number <= 0 for number in numbers):
+        parser.error("--rounds, --seconds, --minutes and --rebuild-size must be positive")
+    settings = Settings.of(
+        options.directory,
         quick=options.quick,
-        rebuild_size=options.rebuild_size * MIB or (256 * MIB if options.quick else 8 * GIB),
+        rounds=options.rounds,
+        seconds=options.seconds,
+        minutes=options.minutes,
+        rebuild_size=options.rebuild_size and options.rebuild_size * MIB,
     )
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave_on_signal)
@@ -149,7 +166,7 @@ def main() -> int:
         document.clear()
         document.update(
             results.document(
-                [o for o in outcomes.values() if any(o.samples.values())],
+                [o for o in outcomes.values() if any(o.samples.values()) or o.failures],
                 machine=run.machine,
                 slices=[run.document(sys.argv[1:], __version__)],
             )
@@ -160,12 +177,13 @@ def main() -> int:
             results.save(path, document)
 
     interrupted = False
+    troubles: list[str] = []
     try:
-        measure(options, settings, say, outcomes, save)
+        troubles = measure(options, settings, say, outcomes, save)
     except KeyboardInterrupt:
         # What was measured so far is kept; everything is unmounted and removed by now.
         interrupted = run.interrupted = True
-        save()
+    save()
     measured = results.outcomes({"cases": [o.document() for o in outcomes.values()]})
     show.print(report.case_table(measured))
     show.print(report.target_table(measured))
@@ -177,9 +195,13 @@ def main() -> int:
         f"Linux {run.machine['kernel']}, {run.machine['cache_mode']}; "
         f"{settings.rounds} rounds, {run.seconds:.0f} s"
     )
+    troubles += report.failures(measured)
+    for trouble in troubles:
+        print(f"bench: FAILED: {trouble}", file=sys.stderr)
     if interrupted:
         print("bench: interrupted; everything is cleaned up, the figures so far are above")
-    return 130 if interrupted else 0
+        return 130
+    return 1 if troubles else 0
 
 
 if __name__ == "__main__":

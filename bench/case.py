@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Sample = dict[str, float]
@@ -29,14 +29,26 @@ class Case:
     def limited_to(self, wanted: set[str]) -> "Case | None":
         """The same with fewer contestants; None if none is left."""
         left = tuple(name for name in self.contestants if not wanted or name in wanted)
-        if not left:
-            return None
-        return Case(self.key, self.title, self.unit, left, self.measure, self.better, self.rounds)
+        return replace(self, contestants=left) if left else None
+
+    def outcome(self) -> "Outcome":
+        """Of this case, without samples."""
+        return Outcome(
+            self.key,
+            self.title,
+            self.unit,
+            self.better,
+            {name: [] for name in self.contestants},
+            self.sequential,
+        )
 
 
 @dataclass
 class Outcome:
-    """All samples of a case, by contestant, in the order of the rounds."""
+    """All samples of a case, by contestant, in the order of the rounds.
+
+    `failures`: why a contestant has no samples, or no more of them.
+    """
 
     key: str
     title: str
@@ -44,6 +56,7 @@ class Outcome:
     better: str
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     sequential: bool = False
+    failures: dict[str, str] = field(default_factory=dict)
 
     def values(self, contestant: str, figure: str = "value") -> list[float]:
         return [s[figure] for s in self.samples.get(contestant, []) if figure in s]
@@ -81,9 +94,11 @@ class Outcome:
             "sequential": self.sequential,
             "samples": {name: samples for name, samples in self.samples.items() if samples},
             "medians": {name: self.median(name) for name in self.samples if self.samples[name]},
+            "failures": self.failures,
         }
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Outcome":
         names = ("key", "title", "unit", "better", "samples", "sequential")
-        return cls(**{name: document[name] for name in names})
+        failures = document.get("failures", {})
+        return cls(**{name: document[name] for name in names}, failures=failures)

@@ -12,26 +12,49 @@ from pathlib import Path
 from typing import Any
 
 LVOLFS = Path(sys.executable).parent / "lvolfs"
+PATIENCE = 300.0
+"""Seconds that a program may take before it counts as hanging."""
 
 
 class ProgramError(RuntimeError):
     """A program failed; the message is the command and what it complained about."""
 
 
-def execute(*words: str | Path, input: bytes | None = None) -> str:
-    """A program's output. Raises ProgramError."""
+def execute(*words: str | Path, patience: float = PATIENCE) -> str:
+    """A program's output. Raises ProgramError.
+
+    A program that hangs is killed, and left behind where even that does not end it: it waits
+    for a file system then, whose daemon is ended when its contestant is taken down.
+    """
     command = [str(word) for word in words]
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, input=input)
-    except FileNotFoundError as error:
-        raise ProgramError(f"{command[0]} is missing: scripts/setup --bench installs it") from error
-    if done.returncode != 0:
-        complaint = done.stderr.decode(errors="replace").strip()
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=complaints
+            )
+        except FileNotFoundError as error:
+            raise ProgramError(
+                f"{command[0]} is missing: scripts/setup --bench installs it"
+            ) from error
+        try:
+            process.wait(patience)
+        except BaseException as error:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise ProgramError(f"{' '.join(command)}: hung for {patience:.0f} s") from error
+            raise
+        texts = []
+        for file in (output, complaints):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    if process.returncode != 0:
         raise ProgramError(
-            f"{' '.join(command)}: exit status {done.returncode}: "
-            f"{complaint or done.stdout.decode(errors='replace').strip()}"
+            f"{' '.join(command)}: exit status {process.returncode}: "
+            f"{texts[1].strip() or texts[0].strip()}"
         )
-    return done.stdout.decode()
+    return texts[0]
 
 
 def lvolfs(*words: str | Path) -> Any:

@@ -3,12 +3,14 @@
 Replaces what is between the markers of docs/performance.md and README.md, and the plots.
 """
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import plots, report, results
+from bench import groups, omissions, plots, report, results
 from bench.case import Outcome
+from bench.settings import Settings
 from bench.targets import judge
 
 BEGIN, END = "<!-- figures: written by python -m bench --report -->", "<!-- end of figures -->"
@@ -59,7 +61,8 @@ def machine_lines(found: dict[str, Any]) -> str:
     )
 
 
-def performance_page(found: dict[str, Any], drawn: list[str]) -> str:
+def performance_page(found: dict[str, Any], drawn: list[str], whole: Mapping[str, Outcome]) -> str:
+    """`whole`: what a whole run measures."""
     outcomes = results.outcomes(found)
     rows = [report.target_cells(row) for row in judge(outcomes)]
     pictures = "\n".join(f"![{name}](plots/{name}.png)" for name in drawn)
@@ -73,9 +76,11 @@ def performance_page(found: dict[str, Any], drawn: list[str]) -> str:
         [
             machine_lines(found),
             markdown(report.TARGET_HEADER, rows, {1, 2, 3}),
+            omissions.below_targets(judge(outcomes)),
+            omissions.left_out(outcomes, whole, found["slices"]),
             pictures,
             "### Every case",
-            markdown(report.CASE_HEADER, cases, {3, 4, 5}),
+            markdown(report.CASE_HEADER, cases, report.CASE_RIGHT),
         ]
     )
 
@@ -100,8 +105,10 @@ def publish(path: Path, root: Path) -> list[Path]:
     """Writes the figures of a result into the documentation; the files written."""
     found = results.load(path)
     drawn = plots.draw(results.outcomes(found), root / "docs/plots")
+    with tempfile.TemporaryDirectory() as nowhere:
+        whole = groups.catalogue(Settings.of(Path(nowhere)))
     pages = {
-        root / "docs/performance.md": performance_page(found, drawn),
+        root / "docs/performance.md": performance_page(found, drawn, whole),
         root / "README.md": readme_table(results.outcomes(found)),
     }
     texts = {p: between_markers(p.read_text(), t, p.name) for p, t in pages.items()}

@@ -33,20 +33,24 @@ def target_cells(row: Row) -> list[str]:
 
 
 TARGET_HEADER = ["work", "target", "measured", "range", "met"]
-CASE_HEADER = ["case", "unit", "contestant", "median", "range", "lvolfs ratio"]
+CASE_HEADER = ["case", "unit", "contestant", "median", "range", "samples", "lvolfs ratio"]
+CASE_RIGHT = {3, 4, 5, 6}
 
 
 def case_cells(outcome: Outcome) -> list[list[str]]:
     rows = []
     for number, name in enumerate(outcome.samples):
         ratio = outcome.ratio("lvolfs", name) if name != "lvolfs" else None
+        median = outcome.median(name)
+        nothing = "failed" if name in outcome.failures else "-"
         rows.append(
             [
                 outcome.title if number == 0 else "",
                 outcome.unit if number == 0 else "",
                 name,
-                figure(outcome.median(name) or 0.0),
+                nothing if median is None else figure(median),
                 span(outcome.spread(name)),
+                str(len(outcome.samples[name])),
                 "" if ratio is None else f"{ratio:.2f}x",
             ]
         )
@@ -69,4 +73,13 @@ def target_table(outcomes: Mapping[str, Outcome]) -> Table:
 
 def case_table(outcomes: Mapping[str, Outcome]) -> Table:
     rows = [cells for outcome in outcomes.values() for cells in case_cells(outcome)]
-    return grid("medians, with the range over all rounds", CASE_HEADER, rows, {3, 4, 5})
+    return grid("medians, with the range over all rounds", CASE_HEADER, rows, CASE_RIGHT)
+
+
+def failures(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Who failed, where and why: a line for each contestant and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for outcome in outcomes.values():
+        for name, why in outcome.failures.items():
+            found.setdefault((name, why), []).append(outcome.title)
+    return [f"{name} ({'; '.join(titles)}): {why}" for (name, why), titles in found.items()]

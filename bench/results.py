@@ -41,6 +41,8 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     merged = outcomes(old)
     for key, outcome in outcomes(new).items():
         if outcome.sequential and key in merged:
+            older = {n: why for n, why in merged[key].failures.items() if n not in outcome.samples}
+            outcome.failures = older | outcome.failures
             outcome.samples = {**merged[key].samples, **outcome.samples}
         merged[key] = outcome
     slices = [*old.get("slices", []), *new.get("slices", [])]

@@ -4,9 +4,27 @@ A drift of the machine so hits all contestants of a case, and none is always fir
 """
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 from bench.case import Case, Outcome
+from bench.processes import ProgramError
+
+
+class Clock:
+    """When to stop: a run that has used up its time takes no further samples."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.end = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def is_up(self) -> bool:
+        return self.end is not None and time.monotonic() >= self.end
+
+    @property
+    def reason(self) -> str:
+        return f"not taken: the run's {(self.seconds or 0) / 60:.0f} minutes were up"
 
 
 def rotated(names: Sequence[str], number: int) -> list[str]:
@@ -15,29 +33,55 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
     return [names[(number + step * i) % count] for i in range(count)]
 
 
-def run(
-    cases: Sequence[Case], rounds: int, say: Callable[[str], None], outcomes: dict[str, Outcome]
-) -> None:
-    """Every case in every round; samples go into `outcomes` as they are taken, by key.
+def reason_of(error: Exception) -> str:
+    """One line for the tables. What is neither the system's nor a program's error is named."""
+    text = " ".join(str(error).split())
+    known = isinstance(error, OSError | ProgramError)
+    return text if known and text else f"{type(error).__name__}: {text}"
 
-    A contestant that fails fails the run: no figure is made up.
+
+def run(
+    cases: Sequence[Case],
+    rounds: int,
+    say: Callable[[str], None],
+    outcomes: dict[str, Outcome],
+    *,
+    taken: Callable[[], None] = lambda: None,
+    clock: Clock | None = None,
+) -> None:
+    """Every case in every round; samples go into `outcomes` by key, then `taken` is called.
+
+    A contestant that fails in a case is left out of it from there on; why is kept in the
+    outcome. No figure is made up.
     """
+    clock = clock or Clock(None)
     for case in cases:
-        outcomes.setdefault(
-            case.key,
-            Outcome(case.key, case.title, case.unit, case.better, sequential=case.sequential),
-        )
+        outcome = outcomes.setdefault(case.key, case.outcome())
         for name in case.contestants:
-            outcomes[case.key].samples.setdefault(name, [])
+            outcome.samples.setdefault(name, [])
     for number in range(rounds):
         for case in cases:
+            outcome = outcomes[case.key]
             for name in rotated(case.contestants, number):
-                if number >= case.rounds.get(name, rounds):
+                if number >= case.rounds.get(name, rounds) or name in outcome.failures:
+                    continue
+                if clock.is_up:
+                    if not outcome.samples[name]:
+                        outcome.failures[name] = clock.reason
                     continue
                 start = time.monotonic()
-                sample = case.measure(name)
-                outcomes[case.key].samples[name].append(sample)
-                say(
-                    f"round {number + 1}/{rounds} {case.key} {name}: "
-                    f"{sample['value']:,.6g} {case.unit} ({time.monotonic() - start:.1f} s)"
-                )
+                label = f"round {number + 1}/{rounds} {case.key} {name}"
+                try:
+                    sample = case.measure(name)
+                except Exception as error:  # whatever it is, it costs this contestant's row only
+                    outcome.failures[name] = reason_of(error)
+                    if not isinstance(error, OSError | ProgramError):
+                        say(traceback.format_exc().strip())
+                    say(f"{label}: FAILED: {outcome.failures[name]}")
+                else:
+                    outcome.samples[name].append(sample)
+                    say(
+                        f"{label}: {sample['value']:,.6g} {case.unit} "
+                        f"({time.monotonic() - start:.1f} s)"
+                    )
+                taken()

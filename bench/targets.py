@@ -10,7 +10,11 @@ Outcomes = Mapping[str, Outcome]
 
 @dataclass(frozen=True)
 class Row:
-    """One judged row. `measured` is None when its cases were not run."""
+    """One judged row. `measured` is None when its cases were not run.
+
+    `reached`: whether the best round at least met the target; None where rounds have no figures
+    of their own.
+    """
 
     title: str
     target: str
@@ -18,6 +22,7 @@ class Row:
     spread: tuple[float, float] | None
     unit: str
     met: bool | None
+    reached: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class RatioTarget:
             spread,
             "x",
             None if ratio is None else ratio >= self.least,
+            None if spread is None else spread[1] >= self.least,
         )
 
 
@@ -68,16 +74,19 @@ class LimitTarget:
     def judge(self, outcomes: Outcomes) -> Row:
         case = outcomes.get(self.key)
         median = case.median(self.contestant, self.figure) if case else None
-        met = None
-        if median is not None:
+        spread = case.spread(self.contestant, self.figure) if case else None
+        met = reached = None
+        if median is not None and spread is not None:
             met = median >= self.limit if self.at_least else median < self.limit
+            reached = spread[1] >= self.limit if self.at_least else spread[0] < self.limit
         return Row(
             self.title,
             f"{'≥' if self.at_least else '<'} {self.limit:g} {self.unit}",
             median,
-            case.spread(self.contestant, self.figure) if case else None,
+            spread,
             self.unit,
             met,
+            reached,
         )
 
 

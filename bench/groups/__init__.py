@@ -7,7 +7,7 @@ cases and contestants costs little.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from bench.case import Case
+from bench.case import Case, Outcome
 from bench.groups import chains, data_path, first_writes, stores, sums_and_copies
 from bench.groups.rebuild.cases import IN_TURN, TOGETHER
 from bench.settings import Settings
@@ -26,3 +26,14 @@ def groups(settings: Settings) -> dict[str, Opener]:
         **(TOGETHER if settings.rebuild_together else IN_TURN),
         "more": data_path.open_more,
     }
+
+
+def catalogue(settings: Settings) -> dict[str, Outcome]:
+    """Every case and contestant that a whole run measures, without samples, by key."""
+    found: dict[str, Outcome] = {}
+    for open_group in groups(settings).values():
+        with open_group(settings) as cases:
+            for case in cases:
+                outcome = found.setdefault(case.key, case.outcome())
+                outcome.samples |= {name: [] for name in case.contestants}
+    return found
