@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from bench.case import Case, Outcome
-from bench.groups import chains, data_path, first_writes, stores, sums_and_copies
+from bench.groups import chains, data_path, first_writes, sparse_volumes, stores, sums_and_copies
 from bench.groups.rebuild.cases import IN_TURN, TOGETHER
 from bench.settings import Settings
 
@@ -23,6 +23,7 @@ def groups(settings: Settings) -> dict[str, Opener]:
         "chain": chains.open_group,
         "sums": sums_and_copies.open_group,
         "stores": stores.open_group,
+        "sparse": sparse_volumes.open_group,
         **(TOGETHER if settings.rebuild_together else IN_TURN),
         "more": data_path.open_more,
     }

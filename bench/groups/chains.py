@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bench import fio
 from bench.case import Case, Sample
-from bench.content import Content
-from bench.peers.block_files import MIB, mounted_store, scratch_directory, warm
+from bench.content import MIB, Content
+from bench.peers.block_files import mounted_store, scratch_directory, warm
 from bench.processes import lvolfs
 from bench.settings import Settings
 

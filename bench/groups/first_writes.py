@@ -15,13 +15,12 @@ from pathlib import Path
 
 from bench import fio
 from bench.case import Case, Sample
+from bench.content import MIB, Content
 from bench.peers.block_files import (
-    MIB,
     loop_file_system,
     mounted_store,
     qcow2_export,
     scratch_directory,
-    write_random,
 )
 from bench.processes import execute, lvolfs
 from bench.settings import GIB, Settings
@@ -51,7 +50,7 @@ class NewFiles:
     def base(self) -> Path:
         path = self.directory / "base"
         if not path.exists():
-            write_random(path, self.base_size)
+            Content().fill(path, self.base_size)
         return path
 
     @property

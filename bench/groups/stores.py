@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.case import Case, Sample
-from bench.peers.block_files import MIB, mounted_store, scratch_directory
+from bench.content import MIB
+from bench.peers.block_files import mounted_store, scratch_directory
 from bench.processes import ProgramError, execute
 from bench.settings import GIB, Settings
 from lvolfs import Lvol, Lvstore
@@ -22,6 +23,7 @@ from lvolfs.blobstore.superblock import PAGE, Superblock, parse_superblock
 
 TIB = 1 << 40
 SIZES = {"1 GiB": GIB, "16 GiB": 16 * GIB, "256 GiB": 256 * GIB, "1 TiB": TIB, "16 TiB": 16 * TIB}
+FULL = {name: size for name, size in SIZES.items() if size <= TIB}
 MEMORY = """
 import gc, sys
 from lvolfs import Lvstore
@@ -56,20 +58,16 @@ class Stores:
         self.open.clear()
         self.stack.close()
 
-    def volume(self, size: int, *, thick: bool) -> Lvol:
-        """The one volume of an open store: thick, or thin with each 64th cluster written."""
-        name = f"{'thick' if thick else 'thin'}{size // GIB}"
+    def volume(self, name: str) -> Lvol:
+        """The one volume of an open store, thick, of the size of that name."""
         if name not in self.open:
-            path = self.directory / name
+            size = SIZES[name]
             store = self.stack.enter_context(
-                Lvstore.create(str(path), size=size + size // 16 + GIB if thick else 16 * GIB)
+                Lvstore.create(
+                    str(self.directory / f"full{size // GIB}"), size=size + size // 16 + GIB
+                )
             )
-            volume = store.create_volume("volume", size, thick=thick)
-            if not thick:
-                for number in range(16):
-                    volume.pwrite(b"x" * 4096, number * (size // 16))
-            volume.flush()
-            self.open[name] = volume
+            self.open[name] = store.create_volume("volume", size, thick=True)
         return self.open[name]
 
     @property
@@ -165,9 +163,10 @@ def mount_seconds(path: Path, mountpoint: Path) -> Sample:
         return {"value": time.monotonic() - start}
 
 
-def memory(stores: Stores) -> Sample:
+def memory_of(empty: Path, store: Path) -> tuple[int, int]:
+    """Private bytes that opening a store takes beyond opening an empty one; its owned clusters."""
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, stores.empty, stores.large],
+        [sys.executable, "-c", MEMORY, empty, store],
         check=False,
         capture_output=True,
         text=True,
@@ -175,7 +174,7 @@ def memory(stores: Stores) -> Sample:
     if done.returncode:
         raise ProgramError(f"measuring memory: {done.stderr.strip()}")
     used, owned = map(int, done.stdout.split())
-    return {"value": used / owned, "mib_per_tib": used / owned * (TIB // MIB) / MIB}
+    return used, owned
 
 
 @contextlib.contextmanager
@@ -183,17 +182,9 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
     owned = 100_000 if settings.quick else 1_000_000
     with scratch_directory(settings.directory) as directory, Stores(directory, owned) as stores:
 
-        def by_size(
-            key: str, title: str, measure: Callable[[Lvol], Sample], *, thick: bool
-        ) -> Case:
-            sizes = [n for n, s in SIZES.items() if not (thick and s > TIB)]
+        def by_size(key: str, title: str, measure: Callable[[Lvol], Sample]) -> Case:
             return Case(
-                key,
-                title,
-                "ms",
-                tuple(sizes),
-                lambda name: measure(stores.volume(SIZES[name], thick=thick)),
-                "less",
+                key, title, "ms", tuple(FULL), lambda name: measure(stores.volume(name)), "less"
             )
 
         def opening(name: str) -> Sample:
@@ -205,12 +196,13 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
             path = stores.empty if name == "empty" else stores.large
             return mount_seconds(path, directory / "mnt")
 
+        def memory(scale: float) -> Sample:
+            used, owned = memory_of(stores.empty, stores.large)
+            return {"value": used / owned * scale, "bytes": float(used)}
+
         yield [
-            by_size("snapshot.full", "snapshot of a full volume", snapshot_latency, thick=True),
-            by_size(
-                "snapshot.sparse", "snapshot of a sparse volume", snapshot_latency, thick=False
-            ),
-            by_size("clone.full", "clone of a full snapshot", clone_latency, thick=True),
+            by_size("snapshot.full", "snapshot of a full volume", snapshot_latency),
+            by_size("clone.full", "clone of a full snapshot", clone_latency),
             Case(
                 "open",
                 f"open of a store with {owned:,} owned clusters",
@@ -228,7 +220,22 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
                 "less",
             ),
             Case(
-                "memory", "memory", "bytes/cluster", ("lvolfs",), lambda _: memory(stores), "less"
+                "memory",
+                "memory that opening takes, for each owned cluster",
+                "bytes",
+                ("lvolfs",),
+                lambda _: memory(1),
+                "less",
+                {"lvolfs": 3},
+            ),
+            Case(
+                "memory.full",
+                "memory that opening takes, full volumes",
+                "MiB/TiB",
+                ("lvolfs",),
+                lambda _: memory(TIB // MIB / 2**20),
+                "less",
+                {"lvolfs": 2},
             ),
         ]
 

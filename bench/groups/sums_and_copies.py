@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.case import Case, Sample
-from bench.content import Content
-from bench.peers.block_files import MIB, scratch_directory
+from bench.content import MIB, Content
+from bench.peers.block_files import scratch_directory
 from bench.processes import ProgramError, timed
 from bench.settings import GIB, Settings
 from lvolfs import Job, Lvol, Lvstore

@@ -1,25 +1,15 @@
 """Files to run fio on, one per contestant, each with the same content of the same size."""
 
 import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.processes import LVOLFS, daemon, execute, lvolfs, mounted, unmount
+from bench.content import MIB, Content
+from bench.processes import LVOLFS, ProgramError, daemon, execute, lvolfs, mounted, unmount
 
 HERE = Path(__file__).parent
-MIB = 1 << 20
-
-
-def write_random(path: Path, size: int) -> None:
-    """`size` random bytes in `path`, durable. Works on new files, volumes and devices."""
-    with path.open("r+b" if path.exists() else "wb") as file:
-        for offset in range(0, size, MIB):
-            file.write(os.urandom(min(MIB, size - offset)))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def copy_content(content: Path, target: Path) -> None:
@@ -194,12 +184,13 @@ def loop_file_system(image: Path, size: int, *mkfs: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def xfs_file(content: Path, directory: Path) -> Iterator[Path]:
-    """A file on XFS with reflinks, on a loop device."""
-    size = max(2 * content.stat().st_size, 512 * MIB)
+    """A reflink of another file, as a clone is one, on XFS on a loop device."""
+    size = max(5 * content.stat().st_size // 2, 768 * MIB)
     image = directory / "xfs.img"
     with loop_file_system(image, size, "mkfs.xfs", "-q", "-m", "reflink=1") as mountpoint:
         path = mountpoint / "flat"
-        execute("cp", content, path)
+        execute("cp", content, mountpoint / "base")
+        execute("cp", "--reflink=always", mountpoint / "base", path)
         execute("sync", path)
         warm(image)
         yield path
@@ -225,6 +216,7 @@ class BlockFiles:
         self.size = size
         self.stack = contextlib.ExitStack()
         self.files: dict[str, Path] = {}
+        self.failed: dict[str, Exception] = {}
 
     def __enter__(self) -> "BlockFiles":
         return self
@@ -237,12 +229,18 @@ class BlockFiles:
         """A plain file with what every contestant's file starts with."""
         path = self.directory / "content"
         if not path.exists():
-            write_random(path, self.size)
+            Content().fill(path, self.size)
         return path
 
     def __getitem__(self, name: str) -> Path:
+        if name in self.failed:
+            raise self.failed[name]
         if name not in self.files:
             home = self.directory / f"{name}.files"
             home.mkdir()
-            self.files[name] = self.stack.enter_context(FILES[name](self.content, home))
+            try:
+                self.files[name] = self.stack.enter_context(FILES[name](self.content, home))
+            except (OSError, ProgramError) as error:
+                self.failed[name] = error
+                raise
         return self.files[name]

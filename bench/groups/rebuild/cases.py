@@ -16,6 +16,7 @@ from bench.groups.rebuild.qcow2 import DirtyBitmap
 from bench.groups.rebuild.snapshots import Btrfs, ZfsFuse
 from bench.groups.rebuild.stores import CommandRebuild, DeltaRebuild, FullRebuild
 from bench.peers.block_files import scratch_directory
+from bench.processes import ProgramError
 from bench.settings import GIB, Settings
 
 CONTESTANTS: dict[str, Callable[[], Contestant]] = {
@@ -51,10 +52,13 @@ class Pairs:
         self.stack = contextlib.ExitStack()
         self.directories: dict[str, Path] = {}
         self.made: dict[str, Contestant] = {}
+        self.failed: dict[str, Exception] = {}
         self.verified: set[str] = set()
         self.seed = 0
 
     def __getitem__(self, name: str) -> Contestant:
+        if name in self.failed:
+            raise self.failed[name]
         if name not in self.made:
             family = FAMILIES.get(name, name)
             if family not in self.directories:
@@ -62,7 +66,11 @@ class Pairs:
                 self.directories[family] = self.stack.enter_context(scratch)
             contestant = CONTESTANTS[name]()
             self.stack.callback(contestant.close)
-            contestant.open(self.directories[family], self.size)
+            try:
+                contestant.open(self.directories[family], self.size)
+            except (OSError, ProgramError) as error:
+                self.failed[name] = error
+                raise
             self.made[name] = contestant
         return self.made[name]
 
