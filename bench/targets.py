@@ -158,7 +158,7 @@ TARGETS: list[RatioTarget | LimitTarget] = [
     RatioTarget("delta rebuild, 1 % changed, vs full rebuild", "rebuild.1", "full rebuild", 30),
     RatioTarget("delta rebuild, 1 % changed, vs rsync --inplace", "rebuild.1", "rsync", 20),
     RatioTarget("delta rebuild, 5 % changed, vs btrfs send", "rebuild.5", "btrfs", 2.5),
-    RatioTarget("delta rebuild, 5 % changed, vs zfs-fuse send", "rebuild.5", "zfs-fuse", 2.0),
+    RatioTarget("delta rebuild, 5 % changed, vs zfs-fuse send", "rebuild.zfs.5", "zfs-fuse", 2.0),
     LimitTarget(
         "bytes read on both sides, 1 % changed, per differing byte",
         "rebuild.1",

@@ -12,6 +12,7 @@ from bench.settings import Settings
 
 ALL = ("lvolfs", "flat-lane", "raw", "qcow2", "nbdfuse", "pyfuse3", "xfs")
 MAIN = ("lvolfs", "flat-lane", "raw", "qcow2")
+WITHOUT_TARGET = ("raw", "nbdfuse", "xfs")
 PAGE_CACHED = {"raw"}
 """Measured without O_DIRECT, which would take it out of the page cache that all others are in."""
 
@@ -45,9 +46,10 @@ def make_case(
     jobs: int = 1,
     direct: bool = True,
     prefix: str = "fio",
-    seconds: float | None = None,
-    rounds: int | None = None,
+    shorter: float = 1.0,
+    rounds: dict[str, int] | None = None,
 ) -> Case:
+    """`shorter`: by what the usual time of a fio run is multiplied."""
     by_rate = block in ("128k", "1m")
 
     def measure(name: str) -> Sample:
@@ -60,7 +62,7 @@ def make_case(
             depth=depth,
             jobs=jobs,
             direct=direct and name not in PAGE_CACHED,
-            seconds=seconds or settings.seconds,
+            seconds=settings.seconds * shorter,
         )
         if "read" not in mode:
             flush(path)
@@ -76,15 +78,16 @@ def make_case(
         unit="GB/s" if by_rate else "IOPS",
         contestants=contestants,
         measure=measure,
-        rounds=dict.fromkeys(contestants, rounds) if rounds else {},
+        rounds=rounds or {},
     )
 
 
 def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
-    """The cases that targets are set for."""
+    """The cases that targets are set for; who has none is measured in fewer rounds."""
 
     def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
-        return make_case(files, settings, mode, block, who, **load)  # type: ignore[arg-type]
+        fewer = dict.fromkeys(WITHOUT_TARGET, 2)
+        return make_case(files, settings, mode, block, who, rounds=fewer, **load)  # type: ignore[arg-type]
 
     some = ("lvolfs", "flat-lane", "raw", "qcow2", "pyfuse3") if settings.quick else ALL
     return [
@@ -99,10 +102,11 @@ def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
 
 
 def more_cases(files: BlockFiles, settings: Settings) -> list[Case]:
-    """Other mixes, engines and caches, in two rounds."""
+    """Other mixes, engines and caches, in two short rounds."""
 
     def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
-        return make_case(files, settings, mode, block, who, rounds=2, **load)  # type: ignore[arg-type]
+        fewer = dict.fromkeys(who, 2)
+        return make_case(files, settings, mode, block, who, rounds=fewer, shorter=0.5, **load)  # type: ignore[arg-type]
 
     cases = [
         case("randrw", "4k", engine="libaio", depth=32),
@@ -127,21 +131,22 @@ def more_cases(files: BlockFiles, settings: Settings) -> list[Case]:
 
 SWEEP_BLOCKS = ("4k", "64k", "1m")
 SWEEP_DEPTHS = (1, 4, 16, 64)
+SWEPT = ("lvolfs", "flat-lane", "qcow2")
 
 
 def sweep_cases(files: BlockFiles, settings: Settings) -> list[Case]:
-    """For the plots: IOPS and latency over block size and depth; one round, one second each."""
+    """For the plots: IOPS and latency over block size and depth, in one short round."""
     return [
         make_case(
             files,
             settings,
             mode,
             block,
-            ("lvolfs", "flat-lane", "qcow2"),
+            SWEPT,
             depth=depth,
             prefix="sweep",
-            seconds=0.6,
-            rounds=1,
+            shorter=0.4,
+            rounds=dict.fromkeys(SWEPT, 1),
         )
         for mode in ("randread", "randwrite")
         for block in SWEEP_BLOCKS
@@ -155,8 +160,7 @@ def open_fio(settings: Settings) -> Iterator[list[Case]]:
         scratch_directory(settings.directory) as directory,
         BlockFiles(directory, settings.volume_size) as files,
     ):
-        sweep = [] if settings.quick else sweep_cases(files, settings)
-        yield data_path_cases(files, settings) + sweep
+        yield data_path_cases(files, settings)
 
 
 @contextlib.contextmanager
@@ -165,4 +169,4 @@ def open_more(settings: Settings) -> Iterator[list[Case]]:
         scratch_directory(settings.directory) as directory,
         BlockFiles(directory, settings.volume_size) as files,
     ):
-        yield [] if settings.quick else more_cases(files, settings)
+        yield [] if settings.quick else sweep_cases(files, settings) + more_cases(files, settings)

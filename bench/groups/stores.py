@@ -184,7 +184,13 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
 
         def by_size(key: str, title: str, measure: Callable[[Lvol], Sample]) -> Case:
             return Case(
-                key, title, "ms", tuple(FULL), lambda name: measure(stores.volume(name)), "less"
+                key,
+                title,
+                "ms",
+                tuple(FULL),
+                lambda name: measure(stores.volume(name)),
+                "less",
+                dict.fromkeys(FULL, 3),
             )
 
         def opening(name: str) -> Sample:

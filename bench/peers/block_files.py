@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.content import MIB, Content
 from bench.processes import LVOLFS, ProgramError, daemon, execute, lvolfs, mounted, unmount
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 def copy_content(content: Path, target: Path) -> None:
@@ -78,16 +78,18 @@ def raw_file(content: Path, directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def python_peer(script: str, content: Path, directory: Path) -> Iterator[Path]:
-    """One of the small file systems in this directory, over a flat file."""
-    name = script.removesuffix(".py")
+def python_peer(name: str, content: Path, directory: Path) -> Iterator[Path]:
+    """One of the small file systems in this package, over a flat file."""
     mountpoint = directory / name
     mountpoint.mkdir()
     with (
         raw_file(content, directory / f"{name}.d") as flat,
         daemon(
+            "env",
+            f"PYTHONPATH={ROOT}",
             sys.executable,
-            HERE / script,
+            "-m",
+            f"bench.peers.{name}",
             flat,
             mountpoint,
             ready=lambda: mounted(mountpoint) and (mountpoint / "flat").exists(),
@@ -99,11 +101,11 @@ def python_peer(script: str, content: Path, directory: Path) -> Iterator[Path]:
 
 
 def flat_lane(content: Path, directory: Path) -> contextlib.AbstractContextManager[Path]:
-    return python_peer("flat_lane.py", content, directory)
+    return python_peer("flat_lane", content, directory)
 
 
 def flat_pyfuse3(content: Path, directory: Path) -> contextlib.AbstractContextManager[Path]:
-    return python_peer("flat_pyfuse3.py", content, directory)
+    return python_peer("flat_pyfuse3", content, directory)
 
 
 @contextlib.contextmanager

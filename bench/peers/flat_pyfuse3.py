@@ -1,50 +1,26 @@
 """A benchmark peer: the least file system that pyfuse3 can be, over one flat file.
 
-    python bench/peers/flat_pyfuse3.py FILE MOUNTPOINT
+    python -m bench.peers.flat_pyfuse3 FILE MOUNTPOINT
 
 serves FILE as MOUNTPOINT/flat until it is unmounted: what a file system costs whose data
 requests are answered in Python.
 """
 
 import os
-import stat
 import sys
 
 import pyfuse3
 import trio
 
-FLAT_INODE = pyfuse3.InodeT(pyfuse3.ROOT_INODE + 1)
+from bench.peers.flat_tree import FlatTree
 
 
-class FlatFile(pyfuse3.Operations):
-    """A root directory with the one file "flat"; reads and writes are pread and pwrite."""
+class FlatFile(FlatTree):
+    """Reads and writes are pread and pwrite."""
 
     def __init__(self, path: str) -> None:
-        super().__init__()
         self.fd = os.open(path, os.O_RDWR)
-        self.size = os.fstat(self.fd).st_size
-
-    def attributes(self, inode: int) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
-        entry.st_ino = pyfuse3.InodeT(inode)
-        entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR | 0o700)
-        if inode == FLAT_INODE:
-            entry.st_mode = pyfuse3.ModeT(stat.S_IFREG | 0o600)
-            entry.st_size = self.size
-        entry.st_uid, entry.st_gid = os.getuid(), os.getgid()
-        entry.entry_timeout = entry.attr_timeout = 60
-        return entry
-
-    async def getattr(self, inode, ctx=None):  # type: ignore[no-untyped-def]
-        return self.attributes(inode)
-
-    async def lookup(self, parent_inode, name, ctx=None):  # type: ignore[no-untyped-def]
-        if name != b"flat":
-            raise pyfuse3.FUSEError(2)
-        return self.attributes(FLAT_INODE)
-
-    async def setattr(self, inode, attr, fields, fh, ctx):  # type: ignore[no-untyped-def]
-        return self.attributes(inode)
+        super().__init__(os.fstat(self.fd).st_size)
 
     async def open(self, inode, flags, ctx):  # type: ignore[no-untyped-def]
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(1), keep_cache=True)

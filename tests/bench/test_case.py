@@ -1,8 +1,11 @@
 """Statistics of samples and the order of rounds."""
 
+import pytest
+
 from bench import rounds
 from bench.__main__ import selected
 from bench.case import Case, Outcome
+from bench.processes import ProgramError
 
 
 def outcome(better: str = "more", **values: list[float]) -> Outcome:
@@ -76,9 +79,89 @@ def test_rounds_are_interleaved_and_slow_contestants_limited():
     assert len(said) == 6
 
 
+def measured(measure, count: int = 2, **options) -> tuple[Outcome, list[str]]:
+    said: list[str] = []
+    found: dict[str, Outcome] = {}
+    case = Case("k", "t", "s", ("good", "bad"), measure)
+    rounds.run([case], count, said.append, found, **options)
+    return found["k"], said
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ProgramError("no\n  luck"), "no luck"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_contestant_that_fails_costs_its_own_row(error, reason):
+    tried = []
+
+    def measure(name: str) -> dict[str, float]:
+        tried.append(name)
+        if name == "bad":
+            raise error
+        return {"value": 1.0}
+
+    outcome, said = measured(measure)
+    assert tried == ["good", "bad", "good"]
+    assert outcome.failures == {"bad": reason}
+    assert outcome.values("good") == [1.0, 1.0]
+    assert outcome.values("bad") == []
+    assert f"round 1/2 k bad: FAILED: {reason}" in said
+
+
+def test_a_failure_keeps_the_samples_before_it():
+    given = iter([1.0, 2.0, 3.0])
+
+    def measure(name: str) -> dict[str, float]:
+        value = next(given, None)
+        if value is None:
+            raise ProgramError("gone")
+        return {"value": value}
+
+    outcome, _ = measured(measure)
+    assert outcome.samples == {"good": [{"value": 1.0}], "bad": [{"value": 2.0}, {"value": 3.0}]}
+    assert outcome.failures == {"good": "gone"}
+
+
+def test_results_are_kept_after_every_sample():
+    kept = []
+
+    def measure(name: str) -> dict[str, float]:
+        if name == "bad":
+            raise ProgramError("gone")
+        return {"value": 1.0}
+
+    outcome, _ = measured(measure, taken=lambda: kept.append(1))
+    assert len(kept) == 3
+    assert len(outcome.values("good")) == 2
+
+
+def test_a_run_whose_time_is_up_takes_no_sample_and_says_so():
+    outcome, _ = measured(lambda name: {"value": 1.0}, clock=rounds.Clock(0))
+    assert outcome.values("good") == []
+    assert "minutes were up" in outcome.failures["good"]
+
+
+def test_what_has_samples_when_time_is_up_has_not_failed():
+    clock = rounds.Clock(1000)
+
+    def measure(name: str) -> dict[str, float]:
+        if name == "bad":
+            clock.end = 0
+        return {"value": 1.0}
+
+    outcome, _ = measured(measure, clock=clock)
+    assert (len(outcome.values("good")), len(outcome.values("bad"))) == (1, 1)
+    assert outcome.failures == {}
+
+
 def test_limiting_contestants():
-    case = Case("k", "t", "s", ("a", "b"), lambda name: {"value": 1.0})
+    case = Case("k", "t", "s", ("a", "b"), lambda name: {"value": 1.0}, sequential=True)
     assert case.limited_to({"b", "z"}).contestants == ("b",)
+    assert case.limited_to({"b"}).sequential
     assert case.limited_to(set()).contestants == ("a", "b")
     assert case.limited_to({"z"}) is None
 

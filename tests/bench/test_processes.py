@@ -27,6 +27,29 @@ def test_a_failing_program_is_quoted():
         execute("ls", "/nowhere")
 
 
+def test_a_program_that_hangs_is_killed():
+    begun = time.monotonic()
+    with pytest.raises(ProgramError, match="sleep 100: hung for"):
+        execute("sleep", "100", patience=0.1)
+    assert time.monotonic() - begun < 50
+
+
+def test_an_interrupt_ends_the_program(monkeypatch):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def wait(self, timeout=None):
+            started.append(self.pid)
+            if len(started) == 1:
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute("sleep", "100")
+    assert not alive(started[0])
+
+
 def test_a_missing_program_names_the_way_out():
     with pytest.raises(ProgramError, match="scripts/setup --bench"):
         execute("no-such-program-anywhere")

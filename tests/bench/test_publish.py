@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import publish, results
+from bench import groups, omissions, publish, results, targets
 from bench.case import Outcome
 from bench.groups.rebuild.plain_files import literal_bytes
 from bench.processes import ProgramError
+from bench.settings import GIB, Settings
 
 ROOT = Path(__file__).parents[2]
 MACHINE = {
@@ -20,7 +21,17 @@ MACHINE = {
     "cache_mode": "page cache",
     "versions": {"fio": "fio-3", "zfs-fuse": None},
 }
-SLICE = {"date": "d", "seconds": 1.0, "rounds": 3, "commit": None, "stolen": 0.01}
+USUAL = Settings.of(Path())
+SLICE = {
+    "date": "d",
+    "seconds": 1.0,
+    "rounds": USUAL.rounds,
+    "fio_seconds": USUAL.seconds,
+    "volume_size": USUAL.volume_size,
+    "rebuild_size": USUAL.rebuild_size,
+    "commit": None,
+    "stolen": 0.01,
+}
 
 
 def outcome(key: str, **values: list[float]) -> Outcome:
@@ -49,9 +60,12 @@ def test_the_page_has_every_target_and_every_case():
     found = results.document(
         [outcome("rebuild.1", lvolfs=[0.2], rsync=[8.0])], machine=MACHINE, slices=[SLICE]
     )
-    page = publish.performance_page(found, ["rebuild"])
+    whole = {"rebuild.1": outcome("rebuild.1", lvolfs=[], rsync=[], btrfs=[])}
+    page = publish.performance_page(found, ["rebuild"], whole)
     assert "| delta rebuild, 1 % changed, vs rsync --inplace | ≥ 20x | 40x |" in page
     assert "not measured" in page
+    assert "- without btrfs: replica, 1 % changed" in page
+    assert "Every row that was measured meets its target." in page
     assert "![rebuild](plots/rebuild.png)" in page
     table = publish.readme_table(results.outcomes(found))
     assert "| replica, 1 % changed | s | 0.2 | rsync 8 |" in table
@@ -61,3 +75,45 @@ def test_what_rsync_says_it_moved():
     assert literal_bytes("x\nLiteral data: 1,048,576 bytes\n") == 1048576.0
     with pytest.raises(ProgramError, match="does not say"):
         literal_bytes("nothing")
+
+
+def test_a_whole_run_is_said_to_be_one():
+    found = {"rebuild.1": outcome("rebuild.1", lvolfs=[1], rsync=[2])}
+    whole = {"rebuild.1": outcome("rebuild.1", lvolfs=[], rsync=[])}
+    assert omissions.left_out(found, whole, [SLICE]).startswith("This is a whole run")
+
+
+def test_everything_that_is_left_out_is_said():
+    found = {"rebuild.1": outcome("rebuild.1", lvolfs=[1])}
+    found["rebuild.1"].failures["rsync"] = "rsync is missing"
+    whole = {
+        "rebuild.1": outcome("rebuild.1", lvolfs=[], rsync=[], btrfs=[]),
+        "sweep.x": outcome("sweep.x", lvolfs=[]),
+        "sweep.y": outcome("sweep.y", lvolfs=[]),
+        "open": Outcome("open", "opening", "s", "less", {"clean": []}),
+    }
+    piece = SLICE | {"rounds": 1, "rebuild_size": GIB, "interrupted": True}
+    assert omissions.left_out(found, whole, [piece]).split("\n")[2:] == [
+        f"- not measured: {omissions.SWEEP}",
+        "- not measured: opening",
+        "- without btrfs: replica, 1 % changed",
+        "- failed: rsync (replica, 1 % changed): rsync is missing",
+        "- the piece of d: at most 1 rounds, replicas of 1024 MiB",
+        "- the piece of d was interrupted",
+    ]
+
+
+def test_missed_targets_are_said():
+    row = targets.RatioTarget("reading", "k", "peer", 4.0)
+    case = Outcome("k", "t", "IOPS", "more", {"lvolfs": [{"value": 30}], "peer": [{"value": 10}]})
+    said = omissions.below_targets([row.judge({"k": case})])
+    assert said.endswith("- reading: 3x, target ≥ 4x; no round reaches it")
+
+
+def test_every_target_is_of_something_that_a_whole_run_measures(tmp_path):
+    whole = groups.catalogue(Settings.of(tmp_path))
+    for target in targets.TARGETS:
+        assert target.contestant in whole[target.key].samples, target.title
+        if isinstance(target, targets.RatioTarget):
+            assert target.against in whole[target.against_key or target.key].samples, target.title
+    assert list(tmp_path.iterdir()) == []

@@ -28,6 +28,32 @@ def test_merge_takes_a_case_whole_from_one_run():
     assert results.merge(old, new)["slices"] == ["old", "new"]
 
 
+def test_merge_keeps_contestants_that_are_measured_one_after_the_other():
+    def one(**values: list[float]) -> Outcome:
+        found = outcome("a", **values)
+        found.sequential = True
+        return found
+
+    older, newer = one(lvolfs=[1], peer=[2]), one(lvolfs=[3], gone=[])
+    older.failures = {"rsync": "was missing", "gone": "was busy"}
+    newer.failures = {"gone": "is missing"}
+    merged = results.outcomes(
+        results.merge(results.document([older]), results.document([newer], slices=[]))
+    )["a"]
+    assert merged.values("lvolfs") == [3]
+    assert merged.values("peer") == [2]
+    assert merged.failures == {"rsync": "was missing", "gone": "is missing"}
+
+
+def test_failures_are_in_the_tables_and_gathered():
+    reads, writes = outcome("a", lvolfs=[1]), outcome("b", lvolfs=[1])
+    for found in (reads, writes):
+        found.samples["nbdfuse"] = []
+        found.failures["nbdfuse"] = "nbdfuse is missing"
+    assert report.case_cells(reads)[1][2:] == ["nbdfuse", "failed", "", "0", ""]
+    assert report.failures({"a": reads, "b": writes}) == ["nbdfuse (a; b): nbdfuse is missing"]
+
+
 def test_save_and_load(tmp_path):
     path = tmp_path / "figures.json"
     results.save(path, results.document([outcome("a", lvolfs=[1])]))
@@ -49,6 +75,15 @@ def test_a_ratio_target_at_its_limit_is_met():
     assert target.judge({"k": outcome("k", lvolfs=[399], peer=[100])}).met is False
     row = target.judge({})
     assert (row.met, row.measured) == (None, None)
+
+
+def test_whether_the_best_round_reached_a_target():
+    target = targets.RatioTarget("t", "k", "peer", 4.0)
+    found = outcome("k", lvolfs=[300, 410, 300], peer=[100, 100, 100])
+    assert (target.judge({"k": found}).met, target.judge({"k": found}).reached) == (False, True)
+    limit = targets.LimitTarget("t", "k", 16, "bytes")
+    row = limit.judge({"k": outcome("k", "less", lvolfs=[20, 15, 20])})
+    assert (row.met, row.reached) == (False, True)
 
 
 def test_a_ratio_across_cases():
