@@ -37,7 +37,7 @@ ONE_SHARE = {"full copy", "full rebuild"}
 LEFT_OUT = {"rsync": {"0.1", "5"}, "btrfs": {"100"}, "zfs-fuse": {"0.1", "100"}}
 """rsync reads both sides whole whatever changed: fewer shares tell the same. The others keep
 old and new snapshot: twice the disk on both sides when everything has changed."""
-SLOW = {"rsync": 1, "full rebuild": 2, "full copy": 2}
+SLOW = {"rsync": 1, "full rebuild": 2, "full copy": 2, "btrfs": 3, "qemu bitmap": 3}
 ONCE = {"10", "100"}
 """Measured once."""
 

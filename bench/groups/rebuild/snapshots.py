@@ -16,7 +16,8 @@ class Btrfs:
     def open(self, directory: Path, size: int) -> None:
         self.size, self.number = size, 0
         self.stack = contextlib.ExitStack()
-        room = size * 5 // 4 + 1024 * MIB
+        # An extent that is overwritten in part keeps its whole room.
+        room = 2 * size + 1024 * MIB
         self.source, self.replica = (
             self.stack.enter_context(loop_file_system(directory / name, room, "mkfs.btrfs", "-q"))
             for name in ("source.img", "replica.img")
