@@ -77,7 +77,7 @@ def left_out(
         for name in case.samples:
             if not found.samples.get(name) and name not in found.failures:
                 contestants.setdefault(name, []).append(title)
-    lines = [f"not measured: {title}" for title in cases]
+    lines = [f"not measured: {'; '.join(cases)}"] if cases else []
     lines += [
         f"without {name}: {'; '.join(dict.fromkeys(titles))}"
         for name, titles in contestants.items()
