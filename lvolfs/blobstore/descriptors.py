@@ -195,7 +195,7 @@ class _ChainParser:
         unknown = blob.metadata.invalid & ~Invalid.KNOWN
         if unknown:
             raise FormatError("its flags", f"{unknown:#x} are not known, and may not be ignored")
-        subject = "its extent table" if self.seen_table else "its extents"
+        subject = "its extent table"
         if self.seen_table:
             wanted = -(-self.table_clusters // CLUSTERS_PER_EXTENT)
             if self.listed != wanted:
