@@ -40,7 +40,7 @@ def arguments() -> argparse.ArgumentParser:
         help="only these contestants, separated by commas (lvolfs is one, too)",
     )
     parser.add_argument("--rounds", type=int, help="how often, at most (default: 5; quick: 2)")
-    parser.add_argument("--seconds", type=float, help="of each fio run (default: 1.5; quick: 0.5)")
+    parser.add_argument("--seconds", type=float, help="of each fio run (default: 1.5; quick: 0.3)")
     parser.add_argument(
         "--directory",
         type=Path,
@@ -83,7 +83,9 @@ def measure(
     settings: Settings,
     say: Callable[[str], None],
     outcomes: dict[str, Outcome],
-    save: Callable[[], None],
+    *,
+    clock: rounds.Clock,
+    save: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Fills `outcomes`; `save` is called after each sample. What went wrong beside the samples.
 
@@ -91,7 +93,6 @@ def measure(
     """
     peers = set(filter(None, options.peers.split(",")))
     found: set[str] = set()
-    clock = rounds.Clock(60 * settings.minutes)
     troubles = []
     for name, open_group in groups.groups(settings).items():
         start = time.monotonic()
@@ -105,7 +106,7 @@ def measure(
                     for case in limited:
                         print(f"{case.key}  {','.join(case.contestants)}")
                 elif limited:
-                    rounds.run(limited, settings.rounds, say, outcomes, taken=save, clock=clock)
+                    rounds.run(limited, settings.rounds, say, outcomes, clock=clock, taken=save)
         except (OSError, ProgramError) as error:
             troubles.append(f"{name}: {rounds.reason_of(error)}")
             say(f"FAILED: {troubles[-1]}")
@@ -154,7 +155,7 @@ def main() -> int:
         return 0
     outcomes: dict[str, Outcome] = {}
     if options.list:
-        measure(options, settings, say, outcomes, lambda: None)
+        measure(options, settings, say, outcomes, clock=rounds.Clock(0))
         return 0
     run = machine.Run(settings, force=options.force)
     # Users' Python keeps compiled modules; starting without them takes twice as long.
@@ -176,13 +177,15 @@ def main() -> int:
         for path in filter(None, (options.json, options.merge)):
             results.save(path, document)
 
+    clock = rounds.Clock(60 * settings.minutes)
     interrupted = False
     troubles: list[str] = []
     try:
-        troubles = measure(options, settings, say, outcomes, save)
+        troubles = measure(options, settings, say, outcomes, clock=clock, save=save)
     except KeyboardInterrupt:
         # What was measured so far is kept; everything is unmounted and removed by now.
         interrupted = run.interrupted = True
+    run.skipped = clock.skipped
     save()
     measured = results.outcomes({"cases": [o.document() for o in outcomes.values()]})
     show.print(report.case_table(measured))
@@ -198,6 +201,13 @@ def main() -> int:
     troubles += report.failures(measured)
     for trouble in troubles:
         print(f"bench: FAILED: {trouble}", file=sys.stderr)
+    if settings.quick:
+        print("bench: --quick: sizes are smaller than those that the targets are set for")
+    if clock.skipped:
+        print(
+            f"bench: {settings.minutes:g} minutes were up: {clock.skipped} samples were not taken "
+            "(--minutes gives more time)"
+        )
     if interrupted:
         print("bench: interrupted; everything is cleaned up, the figures so far are above")
         return 130

@@ -163,6 +163,7 @@ class Run:
         self.start, self.before = time.monotonic(), read_processor_times()
         self.commit = commit()
         self.interrupted = False
+        self.skipped = 0
 
     @property
     def seconds(self) -> float:
@@ -185,4 +186,5 @@ class Run:
             "version": version,
             "commit": self.commit,
             "interrupted": self.interrupted,
+            "skipped": self.skipped,
         }

@@ -57,6 +57,11 @@ def shortened(slices: Iterable[Mapping[str, Any]]) -> list[str]:
             lines.append(f"the piece of {piece['date']}: {', '.join(less)}")
         if piece.get("interrupted"):
             lines.append(f"the piece of {piece['date']} was interrupted")
+        if piece.get("skipped"):
+            lines.append(
+                f"the piece of {piece['date']}: {piece['skipped']} samples were not taken when its "
+                f"{piece['minutes']:g} minutes were up"
+            )
     return lines
 
 

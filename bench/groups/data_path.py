@@ -86,7 +86,7 @@ def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
     """The cases that targets are set for; who has none is measured in fewer rounds."""
 
     def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
-        fewer = dict.fromkeys(WITHOUT_TARGET, 2)
+        fewer = dict.fromkeys(WITHOUT_TARGET, 1 if settings.quick else 2)
         return make_case(files, settings, mode, block, who, rounds=fewer, **load)  # type: ignore[arg-type]
 
     some = ("lvolfs", "flat-lane", "raw", "qcow2", "pyfuse3") if settings.quick else ALL

@@ -93,12 +93,14 @@ def test_everything_that_is_left_out_is_said():
         "open": Outcome("open", "opening", "s", "less", {"clean": []}),
     }
     piece = SLICE | {"rounds": 1, "rebuild_size": GIB, "interrupted": True}
+    piece |= {"skipped": 3, "minutes": 28}
     assert omissions.left_out(found, whole, [piece]).split("\n")[2:] == [
         f"- not measured: {omissions.SWEEP}; opening",
         "- without btrfs: replica, 1 % changed",
         "- failed: rsync (replica, 1 % changed): rsync is missing",
         "- the piece of d: at most 1 rounds, replicas of 1024 MiB",
         "- the piece of d was interrupted",
+        "- the piece of d: 3 samples were not taken when its 28 minutes were up",
     ]
 
 
