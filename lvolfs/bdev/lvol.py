@@ -29,7 +29,7 @@ def open_lvol(lvol: Lvol, *, operation: str = "copy") -> Destination:
         raise OSError(
             errno.EBUSY, f"{what} is open for writing elsewhere; disconnect whoever uses it first"
         )
-    endpoint = Endpoint.of_blob(lvol.blob, f"lvol '{lvol.name}'")
+    endpoint = Endpoint.of_blob(lvol.blob, f"lvol '{lvol.store.name}/{lvol.name}'")
     destination = Destination("lvol", f"{lvol.store.name}/{lvol.name}", lvol.size, endpoint)
     try:
         destination.held.enter_context(lvol.claim(operation))

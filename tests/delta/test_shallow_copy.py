@@ -256,7 +256,7 @@ def test_an_error_in_the_middle_tells_what_was_copied(chain, make_store):
     assert job.wait(20)
     assert (job.state, job.errno) == ("error", errno.ENOSPC)
     assert job.copied == free
-    assert f"writing cluster {free} of lvol 't'" in job.error
+    assert f"writing cluster {free} of lvol 'small/t'" in job.error
     assert (volume.writers, volume.busy, chain.busy) == (0, None, None)
     assert all(shown(volume, c) == shown(chain, c) for c in range(free))
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from lvolfs.blobstore.check import check_store
+from lvolfs.delta.checksums import table
+from lvolfs.delta.store_check import check_closed
 from lvolfs.lvstore.store import Lvstore
 from tests.image_editor import ImageEditor
-from tests.large_store import make_large_store
+from tests.large_store import give_checksums, make_large_store
 
 VOLUMES, CLUSTERS = 4, 250_000
 CHECK_SECONDS = 10
@@ -61,3 +63,24 @@ def test_a_million_clusters(tmp_path: Path) -> None:
         findings = check_store(str(path))
     assert {finding.severity for finding in findings if "also used" in finding.text} == {"error"}
     assert len([f for f in findings if "also used" in f.text]) == 2
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("algorithm", ["xxh3", "crc64"])
+def test_a_million_registered_checksums(tmp_path: Path, algorithm: str) -> None:
+    """`lvolfs check` reads every table, too, and believes none without its digest."""
+    path = tmp_path / "large"
+    make_large_store(path, VOLUMES, CLUSTERS)
+    with Lvstore.open(str(path)) as store:
+        for lvol in store.lvols:
+            give_checksums(lvol, algorithm)
+    with within(f"check with a million checksums of {algorithm}", CHECK_SECONDS):
+        assert check_closed(str(path)).findings == []
+    with Lvstore.open(str(path)) as store:
+        assert sum(table(lvol).num_registered for lvol in store.lvols) == VOLUMES * CLUSTERS
+        store.get("v2").set_reserved_xattrs(
+            {"checksum": bytes(8)} if algorithm == "crc64" else {"lvolfs.xxh3.7": None}
+        )
+    with within("... one of which is wrong", CHECK_SECONDS):
+        findings = check_closed(str(path)).findings
+    assert [(f.severity, f.object) for f in findings] == [("warning", "lvol 'v2'")]

@@ -1,32 +1,38 @@
 /* Random operations on one volume file, against a copy in memory.
  *
- *   fsx FILE CLUSTER_SIZE MOST_CLUSTERS SEED OPERATIONS LOG
+ *   fsx FILE CLUSTER_SIZE MOST_CLUSTERS SEED OPERATIONS LOG [direct]
  *
  * FILE is a volume of a mount, of size 0 to begin with: its size is always a whole number of
  * clusters, also after a truncation to something else. The same seed does the same again, up to
- * operation OPERATIONS; LOG says what each one was. Exit status 1 and a message: they differ.
+ * operation OPERATIONS; LOG says what each one was. With `direct` half of the reads and writes
+ * bypass the page cache, at any offset and length. What a volume cannot do has to be refused, and
+ * nothing may have changed. Exit status 1 and a message: they differ.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static const char *path;
-static int file = -1;
+static int file = -1, direct = -1;
+static int use_direct;
 static size_t cluster, most, size;
 static unsigned char *model, *buffer;
 static uint64_t state;
 static long number;
 static FILE *operations;
-static unsigned long done[12];
+static unsigned long done[18];
 
 static void fail(const char *format, ...)
 {
@@ -108,10 +114,16 @@ static void check_size_in_kernel(void)
         fail("SEEK_END is %lld instead of %zu", (long long)lseek(file, 0, SEEK_END), size);
 }
 
+/* The file, or the same opened with O_DIRECT. */
+static int either(void)
+{
+    return use_direct && below(2) ? direct : file;
+}
+
 static void do_read(size_t offset, size_t length)
 {
     size_t expected = offset >= size ? 0 : length < size - offset ? length : size - offset;
-    ssize_t got = pread(file, buffer, length, offset);
+    ssize_t got = pread(either(), buffer, length, offset);
 
     if (got != (ssize_t)expected)
         fail("pread of %zu at %zu gives %zd instead of %zu", length, offset, got, expected);
@@ -133,7 +145,7 @@ static void do_write(size_t offset, size_t length)
     if (!length)
         return;
     fill(buffer, length);
-    if (pwrite(file, buffer, length, offset) != (ssize_t)length)
+    if (pwrite(either(), buffer, length, offset) != (ssize_t)length)
         fail("pwrite of %zu at %zu", length, offset);
     grow(offset + length);
     memcpy(model + offset, buffer, length);
@@ -220,12 +232,89 @@ static void do_copy(size_t from, size_t length, size_t to)
     memcpy(model + to, buffer, length);
 }
 
+/* In three pieces, of which one may be empty. */
+static void do_vectors(size_t offset, size_t length, int write)
+{
+    size_t first = below(length + 1), second = below(length - first + 1);
+    struct iovec pieces[] = {{buffer, first},
+                             {buffer + first, second},
+                             {buffer + first + second, length - first - second}};
+
+    if (!length)
+        return;
+    if (write) {
+        fill(buffer, length);
+        if (pwritev(either(), pieces, 3, offset) != (ssize_t)length)
+            fail("pwritev of %zu at %zu", length, offset);
+        grow(offset + length);
+        memcpy(model + offset, buffer, length);
+    } else {
+        if (preadv(either(), pieces, 3, offset) != (ssize_t)length)
+            fail("preadv of %zu at %zu", length, offset);
+        compare(buffer, offset, length, "preadv");
+    }
+}
+
+/* What a volume cannot do: to move what is behind a range, and to share what it owns. */
+static void refuse_fallocate(int mode, size_t offset, size_t length)
+{
+    if (fallocate(file, mode, offset, length ? length : 1) == 0 || errno != EOPNOTSUPP)
+        fail("fallocate mode %#x of %zu at %zu is not refused", mode, length, offset);
+}
+
+static void refuse_clone(size_t offset, size_t length, size_t target)
+{
+    struct file_clone_range range = {file, offset, length, target};
+    unsigned char room[sizeof(struct file_dedupe_range) + sizeof(struct file_dedupe_range_info)] = {0};
+    struct file_dedupe_range *same = (void *)room;
+
+    if (ioctl(file, FICLONERANGE, &range) == 0)
+        fail("FICLONERANGE of %zu at %zu is not refused", length, offset);
+    same->src_offset = offset;
+    same->src_length = length;
+    same->dest_count = 1;
+    same->info[0].dest_fd = file;
+    same->info[0].dest_offset = target;
+    if (ioctl(file, FIDEDUPERANGE, same) == 0 && same->info[0].bytes_deduped)
+        fail("FIDEDUPERANGE of %zu at %zu is not refused", length, offset);
+}
+
+/* Everything before the data that is found is zeros, and a hole is one. */
+static void do_seek(size_t offset)
+{
+    off_t data = lseek(file, offset, SEEK_DATA), hole;
+    size_t end = data < 0 ? size : (size_t)data;
+
+    if (offset >= size) {
+        if (data >= 0 || errno != ENXIO)
+            fail("SEEK_DATA at %zu, behind the end, gives %lld", offset, (long long)data);
+        return;
+    }
+    if (data < 0 && errno != ENXIO)
+        fail("SEEK_DATA at %zu", offset);
+    for (size_t i = offset; i < end; i++)
+        if (model[i])
+            fail("SEEK_DATA at %zu gives %lld, but byte %zu is %02x", offset, (long long)data, i,
+                 model[i]);
+    hole = lseek(file, offset, SEEK_HOLE);
+    if (hole < (off_t)offset || hole > (off_t)size)
+        fail("SEEK_HOLE at %zu gives %lld", offset, (long long)hole);
+    if ((size_t)hole < size) {
+        data = lseek(file, hole, SEEK_DATA);
+        end = data < 0 ? size : (size_t)data;
+        for (size_t i = hole; i < end; i++)
+            if (model[i])
+                fail("byte %zu in the hole at %lld is %02x", i, (long long)hole, model[i]);
+    }
+}
+
 static void open_file(void)
 {
-    if (file >= 0 && close(file))
+    if ((file >= 0 && close(file)) || (direct >= 0 && close(direct)))
         fail("close");
     file = open(path, O_RDWR);
-    if (file < 0)
+    direct = use_direct ? open(path, O_RDWR | O_DIRECT) : -1;
+    if (file < 0 || (use_direct && direct < 0))
         fail("open");
 }
 
@@ -246,12 +335,14 @@ static void one(void)
 {
     static const char *const names[] = {"read",      "write",    "mapread", "mapwrite",
                                         "truncate",  "punch",    "zero",    "zero keeping size",
-                                        "fallocate", "copy",     "fsync",   "reopen"};
-    static const unsigned char weights[] = {0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 3, 3,
-                                            3, 4, 4, 5, 5, 6, 7, 8, 9, 9, 10, 11};
+                                        "fallocate", "copy",     "fsync",   "reopen",
+                                        "readv",     "writev",   "seek",    "collapse",
+                                        "insert",    "clone"};
+    static const unsigned char weights[] = {0, 0, 0, 0, 1, 1, 1, 1, 1, 2,  2,  3,  3,  3,  4,  4,
+                                            5, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17};
     size_t offset, length, target = below(most);
     int kind = weights[below(sizeof(weights))];
-    int inside = kind == 2 || kind == 3 || kind == 9;
+    int inside = kind == 2 || kind == 3 || kind == 9 || kind == 12;
 
     range(inside ? size : most, &offset, &length);
     fprintf(operations, "%ld %s %zu %zu %zu\n", number, names[kind], offset, length, target);
@@ -271,7 +362,15 @@ static void one(void)
         if (below(2) ? fsync(file) : fdatasync(file))
             fail("fsync");
         break;
-    default: open_file();
+    case 11: open_file(); break;
+    case 12: do_vectors(offset, length, 0); break;
+    case 13: do_vectors(offset, length, 1); break;
+    case 14: do_seek(offset); break;
+    case 15: refuse_fallocate(FALLOC_FL_COLLAPSE_RANGE, offset, length); break;
+    case 16:
+        refuse_fallocate(below(2) ? FALLOC_FL_INSERT_RANGE : FALLOC_FL_UNSHARE_RANGE, offset, length);
+        break;
+    default: refuse_clone(offset, length, target);
     }
     check_size();
     check_size_in_kernel();
@@ -281,8 +380,8 @@ int main(int argc, char **argv)
 {
     long count;
 
-    if (argc != 7) {
-        fprintf(stderr, "usage: fsx FILE CLUSTER_SIZE MOST_CLUSTERS SEED OPERATIONS LOG\n");
+    if (argc != 7 && argc != 8) {
+        fprintf(stderr, "usage: fsx FILE CLUSTER_SIZE MOST_CLUSTERS SEED OPERATIONS LOG [direct]\n");
         return 2;
     }
     path = argv[1];
@@ -291,6 +390,7 @@ int main(int argc, char **argv)
     state = strtoull(argv[4], NULL, 10) * 0x9E3779B97F4A7C15ULL | 1;
     count = strtol(argv[5], NULL, 10);
     operations = fopen(argv[6], "w");
+    use_direct = argc == 8;
     model = calloc(1, most);
     buffer = malloc(most);
     if (!cluster || !most || !operations || !model || !buffer)
@@ -309,7 +409,7 @@ int main(int argc, char **argv)
     if (fsync(file) || close(file))
         fail("the end");
     fwrite(model, 1, size, stdout);
-    for (int i = 0; i < 12; i++)
+    for (int i = 0; i < 18; i++)
         if (count >= 2000 && !done[i])
             fail("kind %d was never done", i);
     return 0;

@@ -28,9 +28,9 @@ def fsx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-def perform(fsx: Path, volume: Path, seed: int, log: Path) -> bytes:
+def perform(fsx: Path, volume: Path, seed: int, log: Path, *more: str) -> bytes:
     """The content that the volume has to have afterwards."""
-    words = [fsx, volume, CLUSTER, MOST_CLUSTERS, seed, OPERATIONS, log]
+    words = [fsx, volume, CLUSTER, MOST_CLUSTERS, seed, OPERATIONS, log, *more]
     command = [str(word) for word in words]
     done = subprocess.run(command, capture_output=True, timeout=60 + OPERATIONS / 20, check=False)
     if done.returncode:
@@ -43,14 +43,16 @@ def perform(fsx: Path, volume: Path, seed: int, log: Path) -> bytes:
 
 @both_transports
 @pytest.mark.timeout(120 + OPERATIONS / 10)
-@pytest.mark.parametrize("options", ["", "page_cache"])
+@pytest.mark.parametrize(
+    ("options", "more"), [("", ()), ("", ("direct",)), ("page_cache", ("direct",))]
+)
 def test_a_volume_is_like_memory(
-    make_mounted: Callable[..., Mounted], fsx: Path, options: str
+    make_mounted: Callable[..., Mounted], fsx: Path, options: str, more: tuple[str, ...]
 ) -> None:
     mounted = make_mounted(size=64 << 20, cluster_size=CLUSTER, options=options)
     volume = mounted.volumes / "v"
     volume.touch()
-    content = perform(fsx, volume, SEED, mounted.directory / "operations")
+    content = perform(fsx, volume, SEED, mounted.directory / "operations", *more)
     assert volume.read_bytes() == content
     mounted.restart()
     assert volume.read_bytes() == content
