@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from contextlib import suppress
 from typing import Final, Protocol
 
 from lvolfs._native.control import enter_background
@@ -24,8 +26,20 @@ def threads_for(parallel: int | None) -> int:
     return max(1, min(wanted, _MOST_THREADS))
 
 
+def start_thread(thread: threading.Thread) -> None:
+    """Raises OSError(ENOMEM) when the system has none to give."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError(
+            errno.ENOMEM,
+            "no further thread can be started; memory or the limit of threads is exhausted",
+        ) from error
+
+
 def run_loop(loop: Loop, threads: int) -> None:
-    """In this thread and threads-1 more; raises the first error of any of them."""
+    """In this thread and threads-1 more, as far as there are any; raises the first error of any
+    of them."""
     failures: list[BaseException] = []
 
     def extra() -> None:
@@ -35,9 +49,12 @@ def run_loop(loop: Loop, threads: int) -> None:
         except BaseException as error:
             failures.append(error)
 
-    others = [threading.Thread(target=extra, daemon=True) for _ in range(threads - 1)]
-    for other in others:
-        other.start()
+    others: list[threading.Thread] = []
+    with suppress(OSError):
+        for _ in range(threads - 1):
+            other = threading.Thread(target=extra, daemon=True)
+            start_thread(other)
+            others.append(other)
     try:
         loop.run()
     except BaseException as error:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from lvolfs._native.control import Control, enter_background
+from lvolfs.delta.background import start_thread
 
 if TYPE_CHECKING:
     from lvolfs.lvstore.store import Lvstore
@@ -175,12 +176,14 @@ class JobRegistry:
         try:
             with self._lock:
                 self._check_open()
-                threading.Thread(
-                    target=self._run,
-                    args=(job, work, held),
-                    name=f"lvolfs-{job.kind}-{job.id}",
-                    daemon=True,
-                ).start()
+                start_thread(
+                    threading.Thread(
+                        target=self._run,
+                        args=(job, work, held),
+                        name=f"lvolfs-{job.kind}-{job.id}",
+                        daemon=True,
+                    )
+                )
                 self._jobs[job.id] = job
         except BaseException:
             if held is not None:
@@ -274,6 +277,8 @@ class JobRegistry:
         except OSError as error:
             cancelled = error.errno == errno.ECANCELED and job.control.cancelled
             state, text, code = "cancelled" if cancelled else "error", explain(error), error.errno
+        except MemoryError:
+            state, text, code = "error", os.strerror(errno.ENOMEM), errno.ENOMEM
         except BaseException as error:
             _log.exception("job %d (%s of %s) failed unexpectedly", job.id, job.kind, job.lvol)
             state, code = "error", errno.EIO

@@ -87,7 +87,8 @@ def start_copy(
     check_sees_the_same(pid, f"destination {target!r}")
     # Each may wait for a server or file system that hangs, and holds one of the mount's threads.
     if not _opening.acquire(blocking=False):
-        raise OSError(errno.EAGAIN, f"{MOST_OPENING} copies wait for their destinations: try again")
+        # Not EAGAIN, which the kernel makes "not supported" of when an xattr is set.
+        raise OSError(errno.EBUSY, f"{MOST_OPENING} copies wait for their destinations: try again")
     try:
         return copy.shallow_copy(lvol, target, clusters=clusters, deep=deep)
     finally:
