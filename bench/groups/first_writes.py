@@ -131,7 +131,9 @@ def flush_seconds(path: Path) -> float:
         os.close(descriptor)
 
 
-def make_case(files: NewFiles, key: str, title: str, size: int, *, clone: bool, each: bool) -> Case:
+def make_case(
+    files: NewFiles, key: str, title: str, size: int, *, clone: bool, each: bool, most: int
+) -> Case:
     def measure(contestant: str) -> Sample:
         log = files.directory / f"{size // MIB}.log"
         if each and not log.exists():
@@ -155,7 +157,7 @@ def make_case(files: NewFiles, key: str, title: str, size: int, *, clone: bool, 
         }
 
     contestants = COW if clone else THIN
-    fewer = dict.fromkeys(contestants, 3)
+    fewer = dict.fromkeys(contestants, most)
     return Case(key, title, "IOPS", contestants, measure, rounds=fewer)
 
 
@@ -163,6 +165,7 @@ def make_case(files: NewFiles, key: str, title: str, size: int, *, clone: bool, 
 def open_group(settings: Settings) -> Iterator[list[Case]]:
     base = 128 * MIB if settings.quick else GIB
     thin = (1 if settings.quick else 4) * GIB
+    most = 1 if settings.quick else 3
     with (
         scratch_directory(settings.directory) as directory,
         NewFiles(directory, base) as files,
@@ -175,6 +178,7 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
                 thin,
                 clone=False,
                 each=True,
+                most=most,
             ),
             make_case(
                 files,
@@ -183,6 +187,7 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
                 128 * MIB if settings.quick else 256 * MIB,
                 clone=False,
                 each=False,
+                most=most,
             ),
             make_case(
                 files,
@@ -191,6 +196,7 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
                 base,
                 clone=True,
                 each=True,
+                most=most,
             ),
             make_case(
                 files,
@@ -199,5 +205,6 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
                 base,
                 clone=True,
                 each=False,
+                most=most,
             ),
         ]

@@ -183,7 +183,7 @@ def copy_cases(frozen: Frozen, place: str) -> list[Case]:
 @contextlib.contextmanager
 def open_group(settings: Settings) -> Iterator[list[Case]]:
     """Checksums are of twice as many bytes: a pass over less is over in a tenth of a second."""
-    size = 512 * MIB if settings.quick else GIB
+    size = 256 * MIB if settings.quick else GIB
     with contextlib.ExitStack() as stack:
         cases = []
         for place, parent in (("file", settings.directory), ("tmpfs", TMPFS)):
