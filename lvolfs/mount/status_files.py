@@ -29,7 +29,7 @@ class StatusFiles:
                 documents.store_document(self._store, mountpoint=self._mountpoint, pid=os.getpid())
             )
         if name == b"lvols.json":
-            return _json([documents.lvol_document(lvol) for lvol in self._store.lvols])
+            return _json(documents.of_each(self._store.lvols, documents.lvol_document))
         if name == b"jobs.json":
             return _json([documents.job_document(job) for job in jobs.registry(self._store).list()])
         return self._metrics()

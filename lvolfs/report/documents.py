@@ -4,7 +4,7 @@ Sizes are bytes, times ISO 8601 in UTC, checksums 16 hexadecimal digits. Names o
 only ever added.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -42,6 +42,24 @@ def store_document(
 
 
 def lvol_document(lvol: Lvol) -> dict[str, Any]:
+    with lvol.store.lock:
+        return _lvol_document(lvol)
+
+
+def of_each(
+    lvols: Iterable[Lvol], document: Callable[[Lvol], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The documents of lvols as they are now; one that was deleted meanwhile has none."""
+    found = []
+    for lvol in lvols:
+        # One at a time: ten thousand of them hold up nobody.
+        with lvol.store.lock:
+            if not lvol.deleted:
+                found.append(document(lvol))
+    return found
+
+
+def _lvol_document(lvol: Lvol) -> dict[str, Any]:
     return {
         "name": lvol.name,
         "uuid": lvol.uuid,
@@ -138,10 +156,11 @@ def runs(owners: Iterable[tuple[int, int]]) -> Iterator[Run]:
 def cluster_map_document(store: Lvstore) -> dict[str, Any]:
     """Which lvol owns each cluster of the device; a cluster in no run is free."""
     engine = store.engine
-    lvols = store.lvols
     pairs = [(cluster, 0) for cluster in range(engine.metadata_clusters)]
-    for index, lvol in enumerate(lvols, start=1):
-        pairs += ((cluster, index) for _, cluster in lvol.blob.owned())
+    with store.lock:
+        lvols = store.lvols
+        for index, lvol in enumerate(lvols, start=1):
+            pairs += ((cluster, index) for _, cluster in lvol.blob.owned())
     pairs.sort()
     return {
         "num_clusters": engine.total_clusters,
@@ -156,6 +175,11 @@ def lvol_map_document(lvol: Lvol) -> dict[str, Any]:
 
     What an external snapshot provides is the last owner, with its id as name.
     """
+    with lvol.store.lock:
+        return _lvol_map_document(lvol)
+
+
+def _lvol_map_document(lvol: Lvol) -> dict[str, Any]:
     chain: list[Lvol] = [lvol]
     while (parent := chain[-1].parent) is not None:
         chain.append(parent)

@@ -3,6 +3,7 @@
 import errno
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from lvolfs.bdev.rights import require_own
@@ -10,6 +11,7 @@ from lvolfs.blobstore.errors import FormatError
 from lvolfs.lvstore.external import external_left
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.lvstore.store import Lvstore
+from lvolfs.report.documents import of_each
 from lvolfs.rpc.base_bdevs import BaseBdev, Kind, of_file, of_memory
 from lvolfs.rpc.bdev_documents import (
     READ_MANY_WRITE_ONE,
@@ -229,6 +231,17 @@ def _document(target: Target, found: BaseBdev | Lvol) -> dict[str, Any]:
     return lvol_bdev_document(target, found)
 
 
+def _documents(target: Target) -> list[dict[str, Any]]:
+    """Of all; an lvol that is deleted meanwhile is left out."""
+    found = []
+    for bdev in all_bdevs(target):
+        if isinstance(bdev, BaseBdev):
+            found.append(base_bdev_document(target, bdev))
+        else:
+            found += of_each([bdev], partial(lvol_bdev_document, target))
+    return found
+
+
 POLL = 0.05
 
 
@@ -240,7 +253,7 @@ def _all_are_asked_for(params: Any) -> bool:
 def get_bdevs(target: Target, *, name: str | None = None, timeout: U64 = 0) -> list[dict[str, Any]]:
     """timeout: milliseconds that a named bdev may take to appear."""
     if name is None:
-        return [_document(target, found) for found in all_bdevs(target)]
+        return _documents(target)
     deadline = time.monotonic() + timeout / 1000
     while (found := named_bdev(target, name)) is None:
         left = deadline - time.monotonic()

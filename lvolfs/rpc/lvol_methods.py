@@ -65,7 +65,7 @@ def get_lvols(
 
 @own_method("lvolfs_get_lvols")
 def get_lvol_documents(target: Target, *, lvs_name: str | None = None) -> list[dict[str, Any]]:
-    return [documents.lvol_document(lvol) for lvol in target.only_store(lvs_name).lvols]
+    return documents.of_each(target.only_store(lvs_name).lvols, documents.lvol_document)
 
 
 @own_method("lvolfs_get_lvol")

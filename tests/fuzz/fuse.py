@@ -18,6 +18,7 @@ from lvolfs._native.lane import ANSWER, CALL, CALL_ENDED, CALL_GROW, CALL_IOCTL,
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
 from tests.fuzz.byte_choices import ByteChoices
+from tests.fuzz.limits import ANSWER_SECONDS
 
 CLUSTER = 16 << 10
 CASES_PER_STORE = 500
@@ -37,7 +38,6 @@ NUMBERS = (
     *(0, 1, 511, 4096, CLUSTER - 1, CLUSTER, 600 * CLUSTER, 600 * CLUSTER - 1, MIB, MIB + 1),
     *(1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1),
 )
-SECONDS = 20
 
 
 class Fuse:
@@ -59,7 +59,7 @@ class Fuse:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MIB)
-        ours.settimeout(SECONDS)
+        ours.settimeout(ANSWER_SECONDS)
         self._kernel = ours
         self._lane = Lane(f"/dev/fd/{theirs.fileno()}", "", threads=1)
         theirs.close()
@@ -114,7 +114,7 @@ class Fuse:
         """Answers what the lane asks until nothing is open; a parked request may ask again."""
         ends = [self._kernel, self._pyfuse3, self._control]
         while waiting:
-            ready = select.select(ends, [], [], SECONDS)[0]
+            ready = select.select(ends, [], [], ANSWER_SECONDS)[0]
             assert ready, f"no reply to opcodes {sorted(waiting.values())}"
             if self._kernel in ready:
                 self._reply(waiting)

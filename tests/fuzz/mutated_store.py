@@ -26,7 +26,7 @@ class MutatedStore:
         self.base = base
         self.image = bytearray(base.metadata)
         self.size = base.size
-        self.pages = base.used_pages()
+        self.pages = list(base.used_pages)
 
     def apply(self, choices: ByteChoices) -> None:
         edits: list[Callable[[ByteChoices], None]] = [

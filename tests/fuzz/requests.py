@@ -5,6 +5,7 @@ or an OSError. Now and then the store is closed, checked and made anew.
 """
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Callable
@@ -12,19 +13,22 @@ from pathlib import Path
 
 from lvolfs import ioctls
 from lvolfs.blobstore.check import check_store
-from lvolfs.delta import jobs
+from lvolfs.delta import checksums, jobs
 from lvolfs.lvstore.lvol import Lvol
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.mount import ioctl_calls, xattrs
 from tests.fuzz.byte_choices import ByteChoices
+from tests.fuzz.limits import ANSWER_SECONDS
 
 CLUSTER = 16 << 10
 # A store is used so often before it is looked at and made anew.
 CASES_PER_STORE = 200
+ALGORITHMS = (0, ioctls.XXH3, ioctls.CRC64, 3, (1 << 32) - 1)
 NUMBERS = (0, 1, 2, 7, 8, 599, 600, 601, 1 << 31, (1 << 32) - 1, 1 << 63, (1 << 64) - 1)
 # No path of the host: a copy to one would write there.
 TEXTS = (
     *(b"", b"thin", b"snap", b"clone", b"lvs0/clone", b"new", b"..", b"a/b", b"\xff\xfe", b"\0"),
+    *(b"copy", b"copy 0-2", b"lvs0/copy", b"0-2 xxh3", b"7 crc64", b"small", b"small 0-1"),
     *(b"0-7", b"0-7,12 crc64", b"crc64", b"xxh3", b"5-1", b"18446744073709551615", b"clone 0-2"),
     *(b"nbd+unix:///nothing?socket=/nonexistent/nbd", b"nbd://", b"n" * 255, b"n" * 300, b"a b c"),
     *("ä€😀".encode(), b"clone 0-2,99999999999999999999", b"0-9223372036854775807"),
@@ -57,6 +61,13 @@ class Requests:
         snapshot = thin.snapshot("snap")
         thin.pwrite(b"2" * CLUSTER, CLUSTER)
         snapshot.clone("clone")
+        # What copies go to: one that suits all, one that is too small.
+        store.create_volume("copy", 600 * CLUSTER)
+        store.create_volume("small", 2 * CLUSTER)
+        checksums.register(snapshot).wait()
+        # And one that has failed.
+        job = jobs.Job("copy", lvol="thin", lvol_uuid=thin.uuid, destination="gone")
+        jobs.registry(store).add_refused(job, OSError(errno.ENODEV, "the destination is gone"))
         return store
 
     def run(self, data: bytes) -> None:
@@ -72,6 +83,11 @@ class Requests:
             _set_xattr,
             _read_xattr,
             _remove_xattr,
+            _wait_for_jobs,
+            _ioctl_of_fields,
+            _set_xattr,
+            _read_xattr,
+            _set_writable,
         )
         for _ in range(8):
             lvols = self._store.lvols
@@ -118,6 +134,15 @@ def _ioctl(lvol: Lvol, choices: ByteChoices) -> None:
     data = bytearray(choices.take(length))
     if choices.below(8):
         data[:4] = struct.pack("<I", length)
+    if choices.below(4):
+        # What is checked first of all is right, so that the rest is looked at.
+        valid = kind.from_buffer(data)
+        valid.flags = choices.below(kind.FLAGS + 1)
+        for name, _ in kind._fields_:
+            if name in {"reserved", "reserved0"}:
+                member = getattr(kind, name)
+                data[member.offset : member.offset + member.size] = bytes(member.size)
+        del valid
     _perform(lvol, choices, request, bytes(data))
 
 
@@ -129,7 +154,9 @@ def _ioctl_of_fields(lvol: Lvol, choices: ByteChoices) -> None:
         if name in {"size", "reserved", "reserved0"}:
             continue
         if name == "flags":
-            argument.flags = choices.below(4)
+            argument.flags = choices.one_of((0, 0, 0, 1, 2, 3, 4))
+        elif name == "algorithm":
+            setattr(argument, name, choices.one_of(ALGORITHMS))
         elif declared is ctypes.c_uint32 or declared is ctypes.c_uint64:
             limit = 1 << 8 * ctypes.sizeof(declared)
             setattr(argument, name, choices.one_of(NUMBERS) % limit)
@@ -159,6 +186,20 @@ def _set_xattr(lvol: Lvol, choices: ByteChoices) -> None:
     name = _xattr_name(choices)
     value = _text(choices) if choices.below(4) else b"v" * choices.below(5000)
     xattrs.write(lvol, name, value, "/nonexistent", os.getpid())
+
+
+def _set_writable(lvol: Lvol, choices: ByteChoices) -> None:
+    """What may be written, with a text that could be meant."""
+    name = (xattrs.PREFIX + choices.one_of([*xattrs.WRITABLE])).encode()
+    xattrs.write(lvol, name, choices.one_of(TEXTS), "/nonexistent", os.getpid())
+
+
+def _wait_for_jobs(lvol: Lvol, choices: ByteChoices) -> None:
+    """What comes next sees them as they end."""
+    del choices
+    for job in jobs.registry(lvol.store).list():
+        assert job.wait(ANSWER_SECONDS), f"job {job.id} does not end"
+        assert "unexpected" not in (job.error or ""), job.error
 
 
 def _read_xattr(lvol: Lvol, choices: ByteChoices) -> None:

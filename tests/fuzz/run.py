@@ -2,25 +2,31 @@
 
 With FILES (or folders of them) only those inputs are tried. Otherwise new ones are made until
 the time is over: coverage-guided by atheris if it is installed and wanted, else by mutating the
-corpus at random. The input under way is kept in --artifacts, so that one that kills the process
+corpus at random. What guides atheris is the Python code, and under `scripts/sanitized fuzzer` the
+native code, too. The input under way is kept in --artifacts, so that one that kills the process
 is there afterwards. Exit status 0: nothing found.
 """
 
 import argparse
 import faulthandler
+import logging
+import os
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from tests.fuzz.limits import CASE_SECONDS
 from tests.torture import count
 
 CORPUS = Path(__file__).parent / "corpus"
 LONGEST_INPUT = 400
-CASE_SECONDS = 30
+# For libFuzzer, which sees what all cases together take; shadow memory of sanitizers included.
+PROCESS_MIB = 4096
 # Memory goes with what a store of a few MiB holds, whatever the counts in it say.
 CASE_MEMORY = 256 << 20
 TARGETS = ("opening", "requests", "fuse", "wire")
@@ -59,6 +65,7 @@ class Fuzzer:
 
     def __init__(self, target: Target, artifacts: Path, name: str) -> None:
         self._target = target
+        self._name = name
         self._current = artifacts / f"{name}-under-way"
         self._base = 0
         self.executions = 0
@@ -78,7 +85,18 @@ class Fuzzer:
             raise AssertionError(f"{resident() - self._base >> 20} MiB more than at the start")
 
     def finished(self) -> None:
+        """The end of the time: the target's last checks, and what was done."""
+        self._target.close()
         self._current.unlink()
+        count(f"fuzz executions, {self._name}", self.executions)
+        print(f"{self._name}: {self.executions} executions, nothing found", flush=True)
+
+
+class Formatting(logging.Handler):
+    """Makes every message, as a log would, and drops it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.getMessage()
 
 
 def mutate(chance: random.Random, corpus: list[bytes]) -> bytes:
@@ -107,24 +125,36 @@ def run_plain(fuzzer: Fuzzer, corpus: list[bytes], seconds: float, seed: int) ->
         fuzzer.one(mutate(chance, corpus))
 
 
-def run_guided(fuzzer: Fuzzer, folder: Path, seconds: float, seed: int, artifacts: Path) -> None:
-    """Ends the process: libFuzzer does that."""
+def run_guided(fuzzer: Fuzzer, folder: Path, options: argparse.Namespace) -> NoReturn:
+    """Ends the process, which libFuzzer would do otherwise: it never returns."""
     import atheris
 
     arguments = [
         sys.argv[0],
-        f"-max_total_time={max(1, int(seconds))}",
-        f"-seed={seed}",
+        f"-seed={options.seed}",
         f"-max_len={LONGEST_INPUT}",
-        f"-artifact_prefix={artifacts}/",
-        f"-timeout={CASE_SECONDS}",
-        "-rss_limit_mb=1024",
-        str(artifacts),
+        "-len_control=0",
+        "-print_funcs=0",
+        f"-artifact_prefix={options.artifacts}/",
+        f"-timeout={int(CASE_SECONDS)}",
+        f"-rss_limit_mb={PROCESS_MIB}",
+        str(options.artifacts),
     ]
     if folder.is_dir():
         arguments.append(str(folder))
-    atheris.Setup(arguments, fuzzer.one)
+    end = time.monotonic() + options.seconds
+
+    def one(data: bytes) -> None:
+        fuzzer.one(data)
+        if time.monotonic() >= end:
+            fuzzer.finished()
+            shutil.rmtree(options.folder)
+            sys.stdout.flush()
+            os._exit(0)
+
+    atheris.Setup(arguments, one)
     atheris.Fuzz()
+    raise AssertionError("atheris has come back")
 
 
 def inputs(paths: list[Path]) -> list[Path]:
@@ -144,12 +174,14 @@ def main() -> None:
     parser.add_argument("--artifacts", type=Path, default=Path(tempfile.gettempdir()))
     options = parser.parse_intermixed_args()
     options.artifacts.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, handlers=[Formatting()])
     if options.engine == "atheris":
         import atheris
 
         atheris.instrument_imports(include=["lvolfs"]).__enter__()
     parent = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="lvolfs-fuzz-", dir=parent) as folder:
+        options.folder = folder
         target = make_target(options.target, Path(folder))
         fuzzer = Fuzzer(target, options.artifacts, options.target)
         print(f"{options.target}: seed {options.seed}, {options.engine}", flush=True)
@@ -159,14 +191,11 @@ def main() -> None:
                 print(f"trying {path}", flush=True)
                 fuzzer.one(path.read_bytes())
         elif options.engine == "atheris":
-            run_guided(fuzzer, corpus, options.seconds, options.seed, options.artifacts)
+            run_guided(fuzzer, corpus, options)
         else:
             known = [path.read_bytes() for path in inputs([corpus] if corpus.is_dir() else [])]
             run_plain(fuzzer, known, options.seconds, options.seed)
         fuzzer.finished()
-        target.close()
-        count("fuzz executions", fuzzer.executions)
-        print(f"{options.target}: {fuzzer.executions} executions, nothing found", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Only metadata are kept; clusters of data are holes.
 
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lvolfs.delta import checksums
@@ -36,6 +37,7 @@ class StoreBase:
             metadata = file.read((md_start + md_len) * page_size)
         return cls(metadata, path.stat().st_size, page_size, md_start, md_len)
 
+    @cached_property
     def used_pages(self) -> list[int]:
         """Metadata pages that hold anything."""
         return [

@@ -19,6 +19,7 @@ from lvolfs.rpc.framing import FramingError, ObjectStream
 from lvolfs.rpc.server import serve
 from lvolfs.rpc.target import Target
 from tests.fuzz.byte_choices import ByteChoices
+from tests.fuzz.limits import ANSWER_SECONDS
 
 CLUSTER = 16 << 10
 CASES_PER_STORE = 300
@@ -61,7 +62,7 @@ class Wire:
         if self._thread is None or self._store is None or self._token is None:
             return
         trio.from_thread.run_sync(self._scope.cancel, trio_token=self._token)
-        self._thread.join(20)
+        self._thread.join(ANSWER_SECONDS)
         assert not self._thread.is_alive(), "the server does not end"
         if self._failure is not None:
             raise AssertionError("the server died") from self._failure
@@ -101,7 +102,7 @@ class Wire:
 
         self._thread = threading.Thread(target=thread)
         self._thread.start()
-        assert started.wait(20)
+        assert started.wait(ANSWER_SECONDS)
 
     def run(self, data: bytes) -> None:
         if self._cases % CASES_PER_STORE == 0:
@@ -120,7 +121,7 @@ class Wire:
     def _talk(self, stream: bytes, piece: int) -> None:
         """Sends, in pieces, and reads until the server hangs up."""
         with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(20)
+            peer.settimeout(ANSWER_SECONDS)
             peer.connect(self._socket)
             try:
                 for start in range(0, len(stream), max(piece, len(stream) // 8)):

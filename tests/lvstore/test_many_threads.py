@@ -90,7 +90,7 @@ def test_one_volume(tmp_path):
         for worker in workers:
             worker.join()
         assert failures == []
-        assert rounds > 3
+        assert rounds > 1
         for worker in workers:
             worker.check(volume)
         owned = sum(lvol.num_allocated_clusters for lvol in store.lvols)
