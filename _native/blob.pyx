@@ -101,7 +101,7 @@ cdef class Blob:
 
     @property
     def num_clusters(self):
-        return self.raw.num_clusters
+        return load32(&self.raw.num_clusters)
 
     @property
     def num_allocated_clusters(self):

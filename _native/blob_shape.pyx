@@ -29,7 +29,7 @@ from lvolfs._native.cluster_map cimport (
 from lvolfs._native.device cimport device_is_hole, device_zero
 from lvolfs._native.faults cimport FAULT_MERGE_IN_PLACE
 from lvolfs._native.lazy_array cimport lazy_array_free, lazy_array_new
-from lvolfs._native.sync cimport load32, store32
+from lvolfs._native.sync cimport add32, load32, store32, sub32
 
 
 cdef uint32_t entries_of(blob_t *blob, uint32_t extent) noexcept nogil:
@@ -66,7 +66,7 @@ cdef int claim_zeroed(blob_t *blob, uint32_t c) noexcept nogil:
         allocator_release(&store.clusters, <uint32_t> cluster)
         return rc
     blob.extents[extent].clusters[c % CLUSTERS_PER_EXTENT] = <uint32_t> cluster
-    blob.owned += 1
+    add32(&blob.owned, 1)
     map_mark_dirty(blob, c)
     return 0
 
@@ -93,7 +93,7 @@ cdef void give_up(
                 cluster = found.clusters[i]
                 if cluster and extent * CLUSTERS_PER_EXTENT + i >= first_cluster:
                     found.clusters[i] = 0
-                    blob.owned -= 1
+                    sub32(&blob.owned, 1)
                     give_back(&blob.store.clusters, cluster, durable)
             if extent >= first_extent:
                 page = found.page
@@ -110,14 +110,14 @@ cdef int grow(blob_t *blob, uint32_t num_clusters) noexcept nogil:
     cdef int rc = map_set_room(blob, extents_of(num_clusters))
     if rc:
         return rc
-    blob.num_clusters = num_clusters
+    store32(&blob.num_clusters, num_clusters)
     blob.num_extents = extents_of(num_clusters)
     if not blob.thin:
         for c in range(old_clusters, num_clusters):
             rc = claim_zeroed(blob, c)
             if rc:
                 give_up(blob, old_clusters, old_extents, False)
-                blob.num_clusters = old_clusters
+                store32(&blob.num_clusters, old_clusters)
                 blob.num_extents = old_extents
                 return rc
     return 0
@@ -125,7 +125,7 @@ cdef int grow(blob_t *blob, uint32_t num_clusters) noexcept nogil:
 
 cdef void shrink(blob_t *blob, uint32_t num_clusters) noexcept nogil:
     give_up(blob, num_clusters, extents_of(num_clusters), True)
-    blob.num_clusters = num_clusters
+    store32(&blob.num_clusters, num_clusters)
     blob.num_extents = extents_of(num_clusters)
 
 
@@ -169,7 +169,7 @@ cdef int shape_resize(blob_t *blob, uint32_t num_clusters) noexcept nogil:
 
 cdef void shape_release_all(blob_t *blob) noexcept nogil:
     give_up(blob, 0, 0, False)
-    blob.num_clusters = 0
+    store32(&blob.num_clusters, 0)
     blob.num_extents = 0
     blob.map_dirty = 0
     blob.table_dirty = 0
@@ -179,6 +179,7 @@ cdef void shape_release_all(blob_t *blob) noexcept nogil:
 # -- snapshot
 
 cdef int shape_swap(blob_t *a, blob_t *b) noexcept nogil:
+    cdef uint32_t owned = a.owned
     if a.num_clusters != b.num_clusters:
         return -EINVAL
     map_forget_effective(a.store)
@@ -186,7 +187,8 @@ cdef int shape_swap(blob_t *a, blob_t *b) noexcept nogil:
     a.extents, b.extents = b.extents, a.extents
     a.extent_dirty, b.extent_dirty = b.extent_dirty, a.extent_dirty
     a.map_dirty, b.map_dirty = b.map_dirty, a.map_dirty
-    a.owned, b.owned = b.owned, a.owned
+    store32(&a.owned, b.owned)
+    store32(&b.owned, owned)
     a.rle, b.rle = b.rle, a.rle
     return 0
 
@@ -283,7 +285,7 @@ cdef void merge_extent(blob_t *child, blob_t *parent, uint32_t extent, bint as_i
     for i in range(common_end(child, parent, extent)):
         if ours.clusters[i] == 0 and theirs.clusters[i]:
             ours.clusters[i] = theirs.clusters[i]
-            child.owned += 1
+            add32(&child.owned, 1)
             if not as_it_is:
                 map_mark_dirty(child, extent * CLUSTERS_PER_EXTENT)
 
@@ -326,12 +328,12 @@ cdef void drop_shared_extent(blob_t *parent, blob_t *child, uint32_t extent) noe
     for i in range(CLUSTERS_PER_EXTENT):
         if theirs.clusters[i] and theirs.clusters[i] == ours.clusters[i]:
             theirs.clusters[i] = 0
-            parent.owned -= 1
+            sub32(&parent.owned, 1)
             dirty = True
     if not parent.rle and theirs.page == ours.page:
         # One page says the same of both, unless somebody has made it up.
         for i in range(CLUSTERS_PER_EXTENT):
-            parent.owned -= theirs.clusters[i] != 0
+            sub32(&parent.owned, theirs.clusters[i] != 0)
         map_drop_extent(parent, extent)
     elif dirty and not parent.rle:
         map_mark_dirty(parent, extent * CLUSTERS_PER_EXTENT)

@@ -77,7 +77,7 @@ ctypedef struct blob_t:
     store_t *store
     blob_t *next
     uint64_t id
-    uint32_t num_clusters
+    uint32_t num_clusters       # set with store32, as `owned` is: some look without any lock
     uint32_t num_extents
     uint32_t extent_room        # of the next three; a multiple of 8, num_extents or more
     extent_t **extents          # NULL = owns nothing there
@@ -160,4 +160,4 @@ cdef inline uint32_t map_extent_page(blob_t *blob, uint32_t extent) noexcept nog
 
 
 cdef inline uint64_t blob_size(blob_t *blob) noexcept nogil:
-    return <uint64_t> blob.num_clusters * blob.store.cluster_size
+    return <uint64_t> load32(&blob.num_clusters) * blob.store.cluster_size

@@ -400,9 +400,9 @@ cdef int commit_destroy(blob_t *blob) noexcept nogil:
     for i in range(blob.num_extents):
         defer_extent(store, blob.extents[i])
     # Requests through handles that are still open find an empty blob.
-    blob.num_clusters = 0
+    store32(&blob.num_clusters, 0)
     blob.num_extents = 0
-    blob.owned = 0
+    store32(&blob.owned, 0)
     blob.map_dirty = 0
     store32(&store.dirty, 1)
     commit_forget(blob)
