@@ -90,7 +90,7 @@ def daemon(
         )
         try:
             deadline = time.monotonic() + 60
-            while not ready():
+            while not (is_itself(process.pid) and ready()):
                 ended = process.poll() is not None
                 if ended or time.monotonic() > deadline:
                     output.seek(0)
@@ -101,6 +101,13 @@ def daemon(
             yield process
         finally:
             end_process(process, end)
+
+
+def is_itself(pid: int) -> bool:
+    """Whether a daemon runs its own program; before, it is us or setpriv, and might outlive us."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    ours = Path("/proc/self/cmdline").read_bytes()
+    return words not in (b"", ours) and not words.startswith(b"setpriv\0")
 
 
 def end_process(process: subprocess.Popen[bytes], end: Callable[[], None] | None) -> None:
