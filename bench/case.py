@@ -100,5 +100,10 @@ class Outcome:
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Outcome":
         names = ("key", "title", "unit", "better", "samples", "sequential")
-        failures = document.get("failures", {})
-        return cls(**{name: document[name] for name in names}, failures=failures)
+        found = cls(**{name: document[name] for name in names})
+        found.failures = document.get("failures", {})
+        found.samples = {
+            **found.samples,
+            **{n: [] for n in found.failures if n not in found.samples},
+        }
+        return found

@@ -43,6 +43,8 @@ def test_other_figures_of_a_sample():
 def test_document_round_trip():
     found = outcome(lvolfs=[1, 2], peer=[3])
     assert Outcome.from_document(found.document()) == found
+    found.samples["gone"], found.failures["gone"] = [], "is missing"
+    assert Outcome.from_document(found.document()) == found
 
 
 def test_every_contestant_leads_once():
