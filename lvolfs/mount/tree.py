@@ -36,7 +36,7 @@ _R = TypeVar("_R")
 MAX_READ = 128 * 1024
 
 # close(2) returns before the kernel tells us: rm right after it should not find a file "open".
-_RELEASE_PATIENCE = 0.25
+_RELEASE_PATIENCE = 1.0
 
 
 @dataclass
