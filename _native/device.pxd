@@ -20,6 +20,7 @@ ctypedef struct device_t:
     bint read_only
     uint32_t block_size    # logical block of the device; 512 for a regular file
     uint64_t size          # bytes
+    uint64_t needed        # of them, by the store that is on it; 0: all
     uint64_t reads         # counters, relaxed atomics; no times, which would cost more
     uint64_t bytes_read
     uint64_t writes
@@ -28,6 +29,7 @@ ctypedef struct device_t:
     uint64_t bytes_discarded
     uint64_t flushes
     uint64_t errors
+    uint64_t no_space      # errors that were ENOSPC: of the host's file system, not of the store
     uint32_t cannot_reserve  # 1: the host file system has no fallocate
     write_log_t *log       # NULL unless the device is recorded
     device_faults_t *faults  # NULL unless a test planted some

@@ -32,7 +32,7 @@ class Device:
         """What this errno means here: strerror, or that the file or device has shrunk."""
     @property
     def lost_bytes(self) -> int:
-        """By how much the file or device has become smaller since its size was looked at."""
+        """How much of what is needed of the file or device is behind its end by now."""
     def record(self, path: str) -> None:
         """From now on every write, zeroing, discard and flush is appended to a log at `path`
         (format: write_log.pxd). Before any other thread uses the device."""

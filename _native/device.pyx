@@ -112,6 +112,8 @@ cdef int read_all(device_t *dev, void *buf, uint64_t length, uint64_t offset) no
 cdef int count(device_t *dev, uint64_t *ops, uint64_t *bytes, int rc, uint64_t length) noexcept nogil:
     if rc:
         add64(&dev.errors, 1)
+        if rc == -ENOSPC or rc == -EDQUOT:
+            add64(&dev.no_space, 1)
     else:
         add64(ops, 1)
         add64(bytes, length)
@@ -133,9 +135,10 @@ cdef uint64_t size_now(device_t *dev) noexcept nogil:
     return <uint64_t> end if end >= 0 else dev.size
 
 
-cdef bint has_shrunk(device_t *dev) noexcept nogil:
-    """A block device says ENOSPC to what lies past its end."""
-    return size_now(dev) < dev.size
+cdef uint64_t lost_bytes(device_t *dev) noexcept nogil:
+    cdef uint64_t needed = dev.needed if dev.needed else dev.size
+    cdef uint64_t now = size_now(dev)
+    return needed - now if now < needed else 0
 
 
 cdef int write_all(
@@ -158,7 +161,8 @@ cdef int write_all(
         if put < 0:
             if c_errno == EINTR:
                 continue
-            return -ENXIO if c_errno == ENOSPC and has_shrunk(dev) else -c_errno
+            # A block device says ENOSPC to what lies past its end.
+            return -ENXIO if c_errno == ENOSPC and lost_bytes(dev) else -c_errno
         if put == 0:
             return -EIO
         if planted:
@@ -223,7 +227,7 @@ cdef int flush_all(device_t *dev) noexcept nogil:
         if rc:
             return rc
     # Where something was cut off nothing of it is durable, whatever the rest says.
-    if has_shrunk(dev):
+    if lost_bytes(dev):
         return -ENXIO
     add64(&dev.flushes, 1)
     while fdatasync(dev.fd) != 0:
@@ -435,6 +439,7 @@ cdef class Device:
             "bytes_discarded": load64(&self.dev.bytes_discarded),
             "flushes": load64(&self.dev.flushes),
             "errors": load64(&self.dev.errors),
+            "no_space": load64(&self.dev.no_space),
         }
 
     def pread(self, length, offset):
@@ -500,7 +505,7 @@ cdef class Device:
 
     @property
     def lost_bytes(self):
-        return 0 if self.dev.fd < 0 else max(0, self.dev.size - size_now(&self.dev))
+        return 0 if self.dev.fd < 0 else lost_bytes(&self.dev)
 
     def record(self, str path):
         """From now on every write, zeroing, discard and flush is appended to a log at `path`

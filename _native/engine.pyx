@@ -142,6 +142,7 @@ cdef class Engine:
         store.md_start = md_start
         store.md_len = md_len
         store.total_clusters = total_clusters
+        store.dev.needed = <uint64_t> total_clusters * cluster_size
         store.metadata_clusters = <uint32_t> ((md_bytes + cluster_size - 1) // cluster_size)
         store.read_only = read_only
         gate_init(&store.gate)
@@ -501,6 +502,7 @@ cdef class Engine:
             )
         self._raise_for(allocator_grow(&self.store.clusters, total_clusters), "growing")
         self.store.total_clusters = max(self.store.total_clusters, total_clusters)
+        self.device.dev.needed = <uint64_t> self.store.total_clusters * self.store.cluster_size
 
     def close(self):
         """Stops serving; memory is freed with the last Blob."""

@@ -97,6 +97,8 @@ class Lvstore:
         self._superblock = superblock
         self._lvols = LvolTable()
         self._failure: OSError | None = None
+        # writes that the device had no space for, as far as somebody has been told
+        self._refused = 0
         self._closed = False
         # the store's own blob: its name and uuid
         self._metadata = BlobMetadata()
@@ -500,11 +502,23 @@ class Lvstore:
         """The first persist of a blob; on an error it is as if it had never been."""
         try:
             self.persist(blob, blob.head)
-        except OSError:
+        except OSError as error:
             self.engine.discard_unpersisted(blob)
+            if error.errno == errno.ENOSPC:
+                raise self.no_space("a new lvol needs a metadata page") from error
             raise
 
     def no_space(self, what: str) -> OSError:
+        """The store is full, or the file system that it is on has been, since this was asked."""
+        refused = self._device.counters["no_space"]
+        if refused > self._refused:
+            self._refused = refused
+            again = "; then open the store again" if self.engine.failed else ""
+            return OSError(
+                errno.ENOSPC,
+                f"{what}, but the file system that {self.path} is on is full: free space "
+                f"there{again}",
+            )
         return OSError(
             errno.ENOSPC,
             f"{what}, but store {self.name!r} has {self.free_clusters} free clusters and "

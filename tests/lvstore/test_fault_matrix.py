@@ -226,6 +226,8 @@ def test_a_metadata_write_that_fails(path: Path, tmp_path: Path, name: str, faul
     else:
         assert error is not None
         assert error.errno == (errno.ENOSPC if fault == "no space" else errno.EIO)
+        # It is not the store that is full.
+        assert "free clusters" not in str(error)
         assert any(each in str(error) for each in (str(path), "'lvs0'", "'v'", "'base'")), error
     if not store.closed:
         data_are_there(store)
