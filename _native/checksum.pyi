@@ -25,7 +25,10 @@ def xxh3_combine(clusters: array[int], values: array[int]) -> int:
     """XXH3-64 over (u64 LE cluster index, u64 LE checksum) of each cluster, in the order given."""
 
 def snapshot_checksum(
-    algorithm: Algorithm, clusters: array[int], values: array[int], cluster_size: int
+    algorithm: Algorithm,
+    clusters: array[int],
+    values: array[int] | memoryview[int],
+    cluster_size: int,
 ) -> int:
     """Of a whole snapshot, from its owned clusters in index order and their checksums."""
 

@@ -26,12 +26,14 @@ recognised: it counts as not registered.
 
 from __future__ import annotations
 
+import mmap
+import re
 import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from lvolfs._native.checksum import snapshot_checksum
 
@@ -45,8 +47,26 @@ _VERSION: Final = 1
 _CHUNK_CLUSTERS: Final = 496
 _CHUNK_BITMAP: Final = _CHUNK_CLUSTERS // 8
 _BITS_OF: Final = [tuple(i for i in range(8) if byte >> i & 1) for byte in range(256)]
+_NOT_ZERO: Final = re.compile(rb"[^\0]+")
 _SUMMARY: Final = struct.Struct("<HHIIIIQ")
 _RECORD: Final = struct.Struct("<QI")
+
+
+Values: TypeAlias = "array[int] | memoryview[int]"
+"""u64 each."""
+
+# Fewer than that are not worth a mapping of their own.
+_FEW: Final = 4096
+
+
+def zero_values(count: int) -> Values:
+    """`count` zeros, which take memory only where something else is stored: an lvol of 2^28
+    clusters may own but a few."""
+    if count <= _FEW:
+        return array("Q", bytes(8 * count))
+    memory = mmap.mmap(-1, 8 * count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memoryview(memory).cast("Q")
 
 
 class CorruptTableError(ValueError):
@@ -68,11 +88,12 @@ def bit(bitmap: bytes | bytearray, index: int) -> bool:
 
 def bits_set(bitmap: bytes | bytearray) -> Iterator[int]:
     """Indexes of the set bits, ascending."""
-    for number, byte in enumerate(bitmap):
-        if byte:
-            base = number << 3
+    for part in _NOT_ZERO.finditer(bitmap):
+        base = part.start() << 3
+        for byte in part.group():
             for i in _BITS_OF[byte]:
                 yield base + i
+            base += 8
 
 
 def without(bitmap: bytes | bytearray, other: bytes | bytearray) -> bytes:
@@ -83,6 +104,11 @@ def without(bitmap: bytes | bytearray, other: bytes | bytearray) -> bytes:
 
 def count_bits(bitmap: bytes | bytearray) -> int:
     return int.from_bytes(bitmap, "little").bit_count()
+
+
+def _all_set(bitmap: bytes, first: int, count: int) -> bool:
+    piece = int.from_bytes(bitmap[first >> 3 : (first + count + 7) >> 3], "little") >> (first & 7)
+    return (piece & (1 << count) - 1).bit_count() == count
 
 
 @dataclass(frozen=True)
@@ -99,7 +125,7 @@ class ChecksumTable:
     num_clusters: int
     owned: bytes
     registered: bytes
-    values: array[int]
+    values: Values
     snapshot_checksum: int | None
 
     @property
@@ -138,7 +164,7 @@ class ClusterChecksums:
 
     def __init__(self, num_clusters: int) -> None:
         self.registered = bytearray(-(-num_clusters // 8))
-        self.values = array("Q", bytes(8 * num_clusters))
+        self.values = zero_values(num_clusters)
 
     def note(self, clusters: Iterable[int], values: Iterable[int]) -> None:
         """As many of the one as of the other."""
@@ -158,7 +184,7 @@ def make_table(
     cluster_size: int,
     owned: bytes,
     registered: bytes,
-    values: array[int],
+    values: Values,
 ) -> ChecksumTable:
     """Fills the snapshot checksum in when everything owned is registered."""
     whole = None
@@ -167,24 +193,25 @@ def make_table(
     return ChecksumTable(algorithm, cluster_size, len(values), owned, registered, values, whole)
 
 
-def digest(algorithm: Algorithm, cluster_size: int, registered: bytes, values: array[int]) -> int:
+def digest(algorithm: Algorithm, cluster_size: int, registered: bytes, values: Values) -> int:
     """The snapshot checksum over the registered clusters."""
     clusters = array("I", bits_set(registered))
     return snapshot_checksum(algorithm, clusters, _picked(values, clusters), cluster_size)
 
 
-def _picked(values: array[int], clusters: Sequence[int], first: int = 0) -> array[int]:
+def _picked(values: Values, clusters: Sequence[int], first: int = 0) -> Values:
     """The values of clusters, which count from `first` on; ascending and without repetition."""
     if clusters and clusters[-1] == len(clusters) - 1:
         return values[first : first + len(clusters)]
     return array("Q", (values[first + c] for c in clusters))
 
 
-def _little(values: array[int]) -> array[int]:
+def _little(values: Values) -> Values:
     """To or from little-endian."""
     if sys.byteorder == "big":
-        values = values[:]
-        values.byteswap()
+        swapped = array("Q", values)
+        swapped.byteswap()
+        return swapped
     return values
 
 
@@ -243,7 +270,7 @@ def decode_xattrs(
             f"made when the snapshot owned {num_owned} clusters, now {count_bits(owned)}"
         )
     registered = bytearray(len(owned))
-    values = array("Q", bytes(8 * num_clusters))
+    values = zero_values(num_clusters)
     for number, value in chunks.items():
         if not number.isdecimal() or int(number) * _CHUNK_CLUSTERS >= num_clusters:
             raise CorruptTableError(f"xattr {prefix}.{number} is past the end")
@@ -266,7 +293,7 @@ def decode_xattrs(
 
 
 def _take_chunk(
-    name: str, number: int, value: bytes, registered: bytearray, values: array[int]
+    name: str, number: int, value: bytes, registered: bytearray, values: Values
 ) -> None:
     bitmap, packed = value[:_CHUNK_BITMAP], value[_CHUNK_BITMAP:]
     indexes = list(bits_set(bitmap))
@@ -279,13 +306,17 @@ def _take_chunk(
     registered[at : at + _CHUNK_BITMAP] = bitmap[: len(registered) - at]
     checksums = _little(array("Q", packed))
     if indexes and indexes[-1] == len(indexes) - 1:
-        values[first : first + len(indexes)] = checksums
+        _put(values, first, checksums)
         return
     for i, checksum in zip(indexes, checksums, strict=True):
         values[first + i] = checksum
 
 
-def encode_records(values: array[int]) -> bytes:
+def _put(values: Values, first: int, new: Values) -> None:
+    memoryview(values)[first : first + len(new)] = memoryview(new)
+
+
+def encode_records(values: Values) -> bytes:
     """Type-7 records of one value per cluster."""
     packed = bytearray()
     zeros = 0
@@ -322,24 +353,26 @@ def decode_records(
             num_clusters,
             owned,
             nothing,
-            array("Q", bytes(8 * num_clusters)),
+            zero_values(num_clusters),
             checksum,
         )
     if len(records) % _RECORD.size:
         raise CorruptTableError(f"{len(records)} bytes of records of {_RECORD.size}")
-    values = array("Q", bytes(8 * num_clusters))
+    values = zero_values(num_clusters)
     at = 0
     for value, run in _RECORD.iter_unpack(records):
         if run == 0 or at + run > num_clusters:
             raise CorruptTableError(f"records for more than {num_clusters} clusters")
         if value:
-            values[at : at + run] = array("Q", [value]) * run
+            # Before room is made for them: a run is a few bytes, whatever its length.
+            if not _all_set(owned, at, run):
+                raise CorruptTableError(
+                    f"clusters {at} to {at + run - 1} have checksums but are not all owned"
+                )
+            _put(values, at, array("Q", [value]) * run)
         at += run
     if at != num_clusters:
         raise CorruptTableError(f"records for {at} clusters of {num_clusters}")
-    for cluster, value in enumerate(values):
-        if value and not bit(owned, cluster):
-            raise CorruptTableError(f"cluster {cluster} has a checksum but is not owned")
     table = make_table("crc64", cluster_size, owned, owned, values)
     if checksum != table.snapshot_checksum:
         raise CorruptTableError("the per-cluster checksums do not add up to the snapshot's")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from lvolfs._native.checksum import ChecksumLoop
 from lvolfs._native.control import Control
@@ -32,6 +33,7 @@ from lvolfs.delta.checksum_table import (
     make_table,
     without,
     xattr_prefix,
+    zero_values,
 )
 from lvolfs.delta.jobs import Job, registry
 
@@ -226,6 +228,12 @@ _tables: WeakKeyDictionary[Lvol, dict[Algorithm, tuple[object, ChecksumTable | N
 )
 
 
+# A table has two bits for each cluster, owned or not: of those of large lvols one is kept.
+_MANY = 1 << 22
+_large: WeakSet[Lvol] = WeakSet()
+_large_lock = threading.Lock()
+
+
 def table(lvol: Lvol, algorithm: str | None = None) -> ChecksumTable | None:
     """What is registered, None if nothing is (or nothing that can be believed).
 
@@ -254,6 +262,12 @@ def _table(lvol: Lvol, algorithm: Algorithm) -> ChecksumTable | None:
     found, problem = read_table(lvol, algorithm)
     if problem is not None:
         _log.warning("%s checksums of lvol %s are not used: %s", algorithm, lvol.name, problem)
+    if found is not None and found.num_clusters > _MANY:
+        with _large_lock:
+            for other in list(_large):
+                _tables.pop(other, None)
+            _large.clear()
+            _large.add(lvol)
     _tables.setdefault(lvol, {})[algorithm] = (stamp, found)
     return found
 
@@ -267,8 +281,8 @@ def read_table(lvol: Lvol, algorithm: Algorithm) -> tuple[ChecksumTable | None, 
 
 
 def _read_table(lvol: Lvol, algorithm: Algorithm) -> ChecksumTable | None:
-    size, count, owned = lvol.store.cluster_size, lvol.num_clusters, lvol.fragmap()
     xattrs = lvol.metadata.xattrs
+    size, count = lvol.store.cluster_size, lvol.num_clusters
     raw = xattrs.get(CHECKSUM_XATTR)
     records = lvol.checksum_records
     if algorithm == "crc64" and (raw is not None or records):
@@ -277,7 +291,11 @@ def _read_table(lvol: Lvol, algorithm: Algorithm) -> ChecksumTable | None:
         if len(raw) != 8:
             raise CorruptTableError(f"xattr {CHECKSUM_XATTR} has {len(raw)} bytes, not 8")
         checksum = int.from_bytes(raw, "little")
+        owned = lvol.fragmap()
         return decode_records(records, checksum, cluster_size=size, num_clusters=count, owned=owned)
+    if not any(is_table_xattr(name, algorithm) for name in xattrs):
+        return None
+    owned = lvol.fragmap()
     return decode_xattrs(algorithm, xattrs, cluster_size=size, num_clusters=count, owned=owned)
 
 
@@ -334,7 +352,7 @@ def _mismatches(
 ) -> list[int]:
     if not only_whole:
         return [c for c, value in zip(todo, values, strict=True) if value != found.values[c]]
-    all_values = array("Q", bytes(8 * found.num_clusters))
+    all_values = zero_values(found.num_clusters)
     for cluster, value in zip(todo, values, strict=True):
         all_values[cluster] = value
     again = make_table(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from lvolfs._native.checksum import Algorithm
     from lvolfs._native.endpoint import Endpoint
+    from lvolfs.delta.checksum_table import Values
     from lvolfs.delta.jobs import Job
     from lvolfs.delta.rebuild_progress import Progress
     from lvolfs.delta.rebuild_report import LayerReport
@@ -136,6 +137,6 @@ class Transfer:
         finally:
             self._count(report, before)
 
-    def digest(self, owned: bytes, values: array[int]) -> int:
+    def digest(self, owned: bytes, values: Values) -> int:
         """The snapshot checksum out of those of the owned clusters; values: one per cluster."""
         return digest(self._algorithm, self._source.cluster_size, owned, values)

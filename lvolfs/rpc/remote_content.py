@@ -17,6 +17,7 @@ from lvolfs.rpc.client import Caller
 
 if TYPE_CHECKING:
     from lvolfs._native.checksum import Algorithm
+    from lvolfs.delta.checksum_table import Values
 
 
 def decode_values(text: str) -> "array[int]":
@@ -27,10 +28,11 @@ def decode_values(text: str) -> "array[int]":
     return values
 
 
-def encode_values(values: "array[int]") -> str:
+def encode_values(values: "Values") -> str:
     if sys.byteorder == "big":
-        values = array(values.typecode, values)
-        values.byteswap()
+        swapped = array("Q", values)
+        swapped.byteswap()
+        values = swapped
     return base64.b64encode(values.tobytes()).decode("ascii")
 
 
