@@ -29,7 +29,7 @@ from lvolfs._native.lane_requests cimport (
 )
 from lvolfs._native.lane_rings cimport ring_free, ring_main, ring_new, ring_t, ring_wake
 from lvolfs._native.lane_threads cimport (
-    CALL_ENDED, CALL_GROW, CALL_IOCTL, MAX_RING_ENTRIES, MAX_RINGS, MAX_WORKERS, RINGS_RUN,
+    CALL_ENDED, CALL_GROW, CALL_IOCTL, MAX_RINGS, MAX_WORKERS, RINGS_RUN,
     lane_control_main, lane_replies_main, lane_t, lane_worker_main, parked_t, pthread_t, worker_t,
 )
 from lvolfs._native.sync cimport (
@@ -93,6 +93,10 @@ cdef extern from *:
         O_RDWR
         SHUT_RDWR
 
+cdef enum:
+    # Threads to begin with, for all queues.
+    INITIAL_RINGS = 256
+
 CALL = "=QIIQQQIIIIII"
 ANSWER = "=QIiiI"
 globals()["CALL_IOCTL"] = CALL_IOCTL
@@ -136,7 +140,6 @@ def _possible_processors():
 
 cdef class Lane:
     cdef lane_t lane
-    cdef ring_t *rings[MAX_RINGS]
     cdef readonly str mountpoint
     cdef int pyfuse3_fd
     cdef readonly int control_fd
@@ -154,6 +157,7 @@ cdef class Lane:
         self.lane.pyfuse3_socket = self.lane.control_socket = -1
         self.pyfuse3_fd = self.control_fd = -1
         pthread_mutex_init(&self.lane.parked_mutex, NULL)
+        pthread_mutex_init(&self.lane.rings_mutex, NULL)
 
     def __init__(self, mountpoint, options, *, threads=None, max_background=256,
                  bint page_cache=False, bint io_uring=False):
@@ -187,32 +191,45 @@ cdef class Lane:
         cdef int error = 0
         cdef ring_t *ring
         processors = _possible_processors()
-        each = min(4, MAX_RINGS // len(processors))
-        if each == 0:
-            raise OSError(ENOSYS, f"more than {MAX_RINGS} processors")
-        self.lane.entries = <entry_t **> calloc(MAX_RINGS * MAX_RING_ENTRIES, sizeof(entry_t *))
-        if self.lane.entries == NULL:
+        self.lane.queue_least = min(4, INITIAL_RINGS // len(processors))
+        if self.lane.queue_least == 0:
+            raise OSError(ENOSYS, f"more than {INITIAL_RINGS} processors")
+        self.lane.rings = <void **> calloc(MAX_RINGS, sizeof(void *))
+        self.lane.entries = <entry_t **> calloc(MAX_RINGS, sizeof(entry_t *))
+        self.lane.queue_rings = <uint32_t *> calloc(len(processors), sizeof(uint32_t))
+        self.lane.queue_away = <uint32_t *> calloc(len(processors), sizeof(uint32_t))
+        if (self.lane.rings == NULL or self.lane.entries == NULL or self.lane.queue_rings == NULL
+                or self.lane.queue_away == NULL):
+            self._free_rings()
             raise MemoryError
         for queue in range(len(processors)):
-            for _number in range(each):
+            for _number in range(self.lane.queue_least):
                 ring = ring_new(&self.lane, queue, &error)
                 if ring == NULL:
                     self._free_rings()
                     raise OSError(-error, f"cannot set up io_uring: {os.strerror(-error)}")
-                self.rings[ring.index] = ring
 
     cdef _free_rings(self):
         cdef uint32_t i
         for i in range(self.lane.ring_count):
-            ring_free(self.rings[i])
+            ring_free(self._ring(i))
         self.lane.ring_count = 0
+        free(self.lane.rings)
         free(self.lane.entries)
+        free(self.lane.queue_rings)
+        free(self.lane.queue_away)
+        self.lane.rings = NULL
         self.lane.entries = NULL
+        self.lane.queue_rings = self.lane.queue_away = NULL
+
+    cdef ring_t *_ring(self, uint32_t number) noexcept nogil:
+        return <ring_t *> self.lane.rings[number]
 
     def __dealloc__(self):
         self._free_rings()
         free(self.lane.handles)
         pthread_mutex_destroy(&self.lane.parked_mutex)
+        pthread_mutex_destroy(&self.lane.rings_mutex)
 
     cdef _close_all(self):
         cdef worker_t *worker
@@ -281,13 +298,13 @@ cdef class Lane:
         self._start_thread(&self.lane.control_thread, lane_control_main, &self.lane)
         self.control_runs = True
         for i in range(self.lane.ring_count):
-            self.lane.rings_alive += 1
+            add32(&self.lane.rings_alive, 1)
             try:
-                self._start_thread(&self.rings[i].thread, ring_main, self.rings[i])
+                self._start_thread(&self._ring(i).thread, ring_main, self._ring(i))
             except OSError:
-                self.lane.rings_alive -= 1
+                sub32(&self.lane.rings_alive, 1)
                 raise
-            self.rings[i].running = True
+            self._ring(i).running = True
         # Counted before the first one runs: the last one to end says so.
         self.lane.alive = self.lane.count
         for i in range(self.lane.count):
@@ -318,8 +335,8 @@ cdef class Lane:
                 for i in range(self.lane.count):
                     if self.lane.workers[i].running:
                         lane_wake(self.lane.workers[i].thread)
-                for i in range(self.lane.ring_count):
-                    ring_wake(self.rings[i])
+                for i in range(load32(&self.lane.ring_count)):
+                    ring_wake(self._ring(i))
                 usleep(1000)
             shutdown(self.lane.pyfuse3_socket, SHUT_RDWR)
             shutdown(self.lane.control_socket, SHUT_RDWR)
@@ -329,9 +346,9 @@ cdef class Lane:
                     pthread_join(worker.thread, NULL)
                     worker.running = False
             for i in range(self.lane.ring_count):
-                if self.rings[i].running:
-                    pthread_join(self.rings[i].thread, NULL)
-                    self.rings[i].running = False
+                if self._ring(i).running:
+                    pthread_join(self._ring(i).thread, NULL)
+                    self._ring(i).running = False
             if self.replies_run:
                 pthread_join(self.lane.replies_thread, NULL)
             if self.control_runs:
@@ -421,7 +438,7 @@ cdef class Lane:
         for i in range(self.lane.count):
             _count(&self.lane.workers[i].counters, requests, errors, totals)
         for i in range(self.lane.ring_count):
-            _count(&self.rings[i].counters, requests, errors, totals)
+            _count(&self._ring(i).counters, requests, errors, totals)
         _count(&self.lane.control_counters, requests, errors, totals)
         return {"requests": requests, "errors": errors, "bytes_read": totals[0],
                 "bytes_written": totals[1], "replies_lost": totals[2]}

@@ -1,15 +1,17 @@
 """FUSE over io_uring: the second way from the kernel to the lane's answers.
 
 Each of the kernel's queues (one for each possible CPU, taken by requests of tasks that run
-there) is served by a few threads. Each thread has a ring of its own and keeps one entry
-waiting in it, so a thread that is busy or blocks holds up no request but its own. A request
-that Python answers takes its entry along; the thread then registers another one.
+there) is served by a few threads. Each has a ring of its own with a single entry, so a thread
+that is busy or blocks holds up no request but its own: the kernel would hand the requests of a
+second entry to a thread that cannot take them. While Python has the request in an entry, its
+thread waits for the answer, and another thread and ring take its place. Those stay, as an
+entry cannot be taken back from the kernel.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from lvolfs._native.lane_requests cimport counters_t, entry_t, inbox_t
-from lvolfs._native.lane_threads cimport MAX_RING_ENTRIES, lane_t, pthread_t
+from lvolfs._native.lane_threads cimport lane_t, pthread_t
 
 cdef extern from "io_ring.h" nogil:
     ctypedef struct io_ring_t:
@@ -23,16 +25,16 @@ ctypedef struct ring_t:
     uint64_t inbox_count     # read from its eventfd
     uint32_t index
     uint32_t queue
-    uint32_t made            # entries
-    uint32_t waiting         # entries that the kernel has
+    bint waiting             # the kernel has the entry
     bint lost                # the connection is gone
-    entry_t *entries[MAX_RING_ENTRIES]
+    entry_t *entry
     pthread_t thread
     bint running
     counters_t counters
 
 
-# A ring with one entry for a queue; NULL and errno's negative in `error` otherwise.
+# A ring with its entry for a queue, in the lane's table; NULL and errno's negative in `error`
+# otherwise. For one thread at a time: rings_mutex.
 cdef ring_t *ring_new(lane_t *lane, uint32_t queue, int *error) noexcept nogil
 # After its thread has ended, and every other one that might reply.
 cdef void ring_free(ring_t *ring) noexcept nogil

@@ -11,9 +11,13 @@ from lvolfs._native.lane_requests cimport (
     MAX_WRITE, PAGE, entry_t, reply_status, request_is_whole, request_t,
 )
 from lvolfs._native.lane_threads cimport (
-    MAX_RING_ENTRIES, RINGS_RUN, RINGS_UNDECIDED, lane_handle, lane_protect_thread, lane_t,
+    MAX_QUEUE_RINGS, MAX_RINGS, RINGS_RUN, RINGS_UNDECIDED, lane_handle, lane_protect_thread,
+    lane_t,
 )
-from lvolfs._native.sync cimport add64, cas_pointer, load32, load_pointer, sub32
+from lvolfs._native.sync cimport (
+    add32, add64, cas_pointer, load32, load_pointer, pthread_create, pthread_mutex_lock,
+    pthread_mutex_unlock, store32, sub32,
+)
 
 cdef extern from "io_ring.h" nogil:
     """
@@ -62,8 +66,10 @@ cdef extern from "<sys/mman.h>" nogil:
         PROT_WRITE
 
 cdef enum:
-    # user_data of the read of the inbox's eventfd; all others are entries.
+    # user_data of the read of the inbox's eventfd; the other one is the entry.
     INBOX = 0
+    # One command for the entry and one for the inbox, and as many to come.
+    RING_SIZE = 4
     ENTRY_BYTES = PAGE + MAX_WRITE
 
 
@@ -82,10 +88,8 @@ cdef entry_t *_entry_new(ring_t *ring) noexcept nogil:
     entry.payload = <char *> memory + PAGE
     entry.inbox = &ring.inbox
     entry.queue = <uint16_t> ring.queue
-    entry.index = ring.index * MAX_RING_ENTRIES + ring.made
-    ring.entries[ring.made] = entry
-    ring.made += 1
-    ring.lane.entries[entry.index] = entry
+    entry.index = ring.index
+    ring.entry = entry
     return entry
 
 
@@ -102,25 +106,26 @@ cdef ring_t *ring_new(lane_t *lane, uint32_t queue, int *error) noexcept nogil:
         error[0] = -errno
         free(ring)
         return NULL
-    error[0] = io_ring_open(&ring.io, 2 * MAX_RING_ENTRIES)
+    error[0] = io_ring_open(&ring.io, RING_SIZE)
     if error[0] == 0 and _entry_new(ring) == NULL:
         error[0] = -ENOMEM
     if error[0]:
         ring_free(ring)
         return NULL
-    lane.inboxes[lane.ring_count] = &ring.inbox
-    lane.ring_count += 1
+    lane.rings[ring.index] = ring
+    lane.entries[ring.index] = ring.entry
+    lane.queue_rings[queue] += 1
+    store32(&lane.ring_count, ring.index + 1)
     return ring
 
 
 cdef void ring_free(ring_t *ring) noexcept nogil:
-    cdef uint32_t i
     io_ring_close(&ring.io)
     close(ring.inbox.eventfd)
-    for i in range(ring.made):
+    if ring.entry != NULL:
         # Unmapped, not given back to an allocator: the kernel may still know the place.
-        munmap(ring.entries[i].head, ENTRY_BYTES)
-        free(ring.entries[i])
+        munmap(ring.entry.head, ENTRY_BYTES)
+        free(ring.entry)
     free(ring)
 
 
@@ -133,7 +138,7 @@ cdef void _register(ring_t *ring, entry_t *entry) noexcept nogil:
     if io_ring_fuse(&ring.io, ring.lane.fd, LANE_RING_REGISTER, entry.queue, 0,
                     lane_entry_buffers(entry.head, entry.payload, MAX_WRITE),
                     <uint64_t> entry) == 0:
-        ring.waiting += 1
+        ring.waiting = True
 
 
 cdef void _commit(ring_t *ring, entry_t *entry) noexcept nogil:
@@ -141,7 +146,35 @@ cdef void _commit(ring_t *ring, entry_t *entry) noexcept nogil:
     entry.detached = False
     if io_ring_fuse(&ring.io, ring.lane.fd, LANE_RING_COMMIT_AND_FETCH, entry.queue,
                     entry.unique, NULL, <uint64_t> entry) == 0:
-        ring.waiting += 1
+        ring.waiting = True
+
+
+cdef void _leave(ring_t *ring) noexcept nogil:
+    """Python has the entry: another ring serves the queue, unless there are enough. Where there
+    is none to be had, requests wait."""
+    cdef lane_t *lane = ring.lane
+    cdef uint32_t queue = ring.queue
+    cdef ring_t *other = NULL
+    cdef int error
+    pthread_mutex_lock(&lane.rings_mutex)
+    lane.queue_away[queue] += 1
+    if (lane.queue_rings[queue] - lane.queue_away[queue] < lane.queue_least
+            and lane.queue_rings[queue] < MAX_QUEUE_RINGS and lane.ring_count < MAX_RINGS
+            and not load32(&lane.stopping)):
+        other = ring_new(lane, queue, &error)
+    if other != NULL:
+        add32(&lane.rings_alive, 1)
+        if pthread_create(&other.thread, NULL, ring_main, other) == 0:
+            other.running = True
+        else:
+            sub32(&lane.rings_alive, 1)
+    pthread_mutex_unlock(&lane.rings_mutex)
+
+
+cdef void _return(ring_t *ring) noexcept nogil:
+    pthread_mutex_lock(&ring.lane.rings_mutex)
+    ring.lane.queue_away[ring.queue] -= 1
+    pthread_mutex_unlock(&ring.lane.rings_mutex)
 
 
 cdef void _take_inbox(ring_t *ring) noexcept nogil:
@@ -153,6 +186,7 @@ cdef void _take_inbox(ring_t *ring) noexcept nogil:
             break
     while entry != NULL:
         following = entry.next
+        _return(ring)
         _commit(ring, entry)
         entry = following
 
@@ -177,11 +211,8 @@ cdef void _on_request(ring_t *ring, entry_t *entry) noexcept nogil:
         reply_status(&request, -EIO, &ring.counters)
     if entry.answered:
         _commit(ring, entry)
-    elif ring.waiting == 0 and ring.made < MAX_RING_ENTRIES:
-        # Python has it. Where there is no other one, requests wait for its answer.
-        entry = _entry_new(ring)
-        if entry != NULL:
-            _register(ring, entry)
+    else:
+        _leave(ring)
 
 
 cdef void _serve(ring_t *ring) noexcept nogil:
@@ -189,7 +220,7 @@ cdef void _serve(ring_t *ring) noexcept nogil:
     cdef int result
     cdef int error
     io_ring_read(&ring.io, ring.inbox.eventfd, &ring.inbox_count, 8, INBOX)
-    _register(ring, ring.entries[0])
+    _register(ring, ring.entry)
     while not load32(&ring.lane.stopping):
         error = io_ring_enter(&ring.io, 1)
         if error and error != -EINTR and error != -EAGAIN and error != -EBUSY:
@@ -199,7 +230,7 @@ cdef void _serve(ring_t *ring) noexcept nogil:
                 io_ring_read(&ring.io, ring.inbox.eventfd, &ring.inbox_count, 8, INBOX)
                 _take_inbox(ring)
                 continue
-            ring.waiting -= 1
+            ring.waiting = False
             if result == 0:
                 # A reply that is ready does not wait for what this request may take.
                 if io_ring_unsubmitted(&ring.io):
@@ -211,7 +242,7 @@ cdef void _serve(ring_t *ring) noexcept nogil:
             if result != -ENOTCONN:
                 add64(&ring.counters.replies_lost, 1)
             ring.lost = True
-        if ring.lost and ring.waiting == 0:
+        if ring.lost and not ring.waiting:
             break
 
 

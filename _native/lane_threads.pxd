@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from lvolfs._native.lane_requests cimport counters_t, entry_t, handle_t, inbox_t, request_t
+from lvolfs._native.lane_requests cimport counters_t, entry_t, handle_t, request_t
 from lvolfs._native.sync cimport pthread_mutex_t
 
 cdef extern from "<pthread.h>" nogil:
@@ -10,9 +10,9 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef enum:
     MAX_WORKERS = 64
-    MAX_RINGS = 256
-    # Entries of one ring: one that waits, all others with Python.
-    MAX_RING_ENTRIES = 64
+    # All rings, and those of one queue: more than a few only while Python has their requests.
+    MAX_RINGS = 16384
+    MAX_QUEUE_RINGS = 64
     # Whether requests come through io_uring: known when INIT is answered.
     RINGS_UNDECIDED = 0
     RINGS_RUN = 1
@@ -77,11 +77,15 @@ ctypedef struct lane_t:
     worker_t *workers[MAX_WORKERS]
     uint32_t alive       # workers that still read
     uint32_t stopping
+    pthread_mutex_t rings_mutex   # held to add a ring, and for the counts of queues
     uint32_t ring_count
     uint32_t rings_alive
     uint32_t rings_state
-    inbox_t *inboxes[MAX_RINGS]
-    entry_t **entries    # of all rings; NULL without rings
+    uint32_t queue_least     # rings that each queue has, other than those whose entry Python has
+    uint32_t *queue_rings    # by queue
+    uint32_t *queue_away     # by queue: those whose entry Python has
+    void **rings             # ring_t by number; NULL without rings
+    entry_t **entries        # by the number of their ring
     pthread_t replies_thread
     pthread_t control_thread
     counters_t control_counters

@@ -67,7 +67,7 @@ cdef entry_t *_entry_of(lane_t *lane, uint64_t id) noexcept nogil:
     """The entry that waits for a reply with this id, or NULL."""
     cdef uint64_t index = id & ((1 << ENTRY_BITS) - 1)
     cdef entry_t *entry
-    if lane.entries == NULL or index >= MAX_RINGS * MAX_RING_ENTRIES:
+    if lane.entries == NULL or index >= MAX_RINGS:
         return NULL
     entry = lane.entries[index]
     if (entry == NULL or not entry.detached
@@ -343,8 +343,8 @@ cdef void _decide_rings(lane_t *lane) noexcept nogil:
     cdef uint32_t i
     cdef bint run = (lane.accepted & LANE_INIT_OVER_IO_URING) != 0
     store32(&lane.rings_state, RINGS_RUN if run else RINGS_UNUSED)
-    for i in range(lane.ring_count):
-        write(lane.inboxes[i].eventfd, &one, sizeof(one))
+    for i in range(load32(&lane.ring_count)):
+        write(lane.entries[i].inbox.eventfd, &one, sizeof(one))
 
 
 cdef void _reply_to(lane_t *lane, uint64_t id, char *message, uint32_t size) noexcept nogil:
