@@ -40,6 +40,9 @@ from lvolfs._native.checksum import snapshot_checksum
 if TYPE_CHECKING:
     from lvolfs._native.checksum import Algorithm
 
+    # u64 each.
+    Values: TypeAlias = array[int] | memoryview[int]
+
 ALGORITHMS: Final[tuple[Algorithm, ...]] = ("xxh3", "crc64")
 CHECKSUM_XATTR: Final = "checksum"
 
@@ -51,9 +54,6 @@ _NOT_ZERO: Final = re.compile(rb"[^\0]+")
 _SUMMARY: Final = struct.Struct("<HHIIIIQ")
 _RECORD: Final = struct.Struct("<QI")
 
-
-Values: TypeAlias = "array[int] | memoryview[int]"
-"""u64 each."""
 
 # Fewer than that are not worth a mapping of their own.
 _FEW: Final = 4096
@@ -366,9 +366,8 @@ def decode_records(
         if value:
             # Before room is made for them: a run is a few bytes, whatever its length.
             if not _all_set(owned, at, run):
-                raise CorruptTableError(
-                    f"clusters {at} to {at + run - 1} have checksums but are not all owned"
-                )
+                wrong = next(c for c in range(at, at + run) if not bit(owned, c))
+                raise CorruptTableError(f"cluster {wrong} has a checksum but is not owned")
             _put(values, at, array("Q", [value]) * run)
         at += run
     if at != num_clusters:

@@ -98,6 +98,8 @@ SCRIPT = """
     from bench.peers.block_files import scratch_directory
     from bench.processes import daemon
     signal.signal(signal.SIGTERM, leave_on_signal)
+    # Ignored in what a shell without job control runs in the background, tests included.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with scratch_directory(Path({parent!r})) as d, daemon("sleep", "100", ready=lambda: True) as p:
         print(p.pid, flush=True)
         time.sleep(100)

@@ -120,8 +120,8 @@ def test_records_are_as_longhorn_writes_them():
         (struct.pack("<QI", 0, 0), "records for more than"),
         (struct.pack("<QI", 0, 9), "records for more than"),
         (struct.pack("<QI", 0, 7), "records for 7 clusters of 8"),
-        (struct.pack("<QIQI", 0, 7, 3, 1), "not all owned"),
-        (struct.pack("<QI", 3, 8), "not all owned"),
+        (struct.pack("<QIQI", 0, 7, 3, 1), "is not owned"),
+        (struct.pack("<QI", 3, 8), "is not owned"),
         (struct.pack("<QIQI", 3, 1, 0, 7), "do not add up"),
     ],
 )

@@ -3,6 +3,7 @@
 A fixed seed makes the inputs, so what is seen here is what the fuzzers start from.
 """
 
+import itertools
 import random
 import re
 import time
@@ -71,6 +72,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
             (xattrs, "remove", xattr_name),
         ):
             patch.setattr(module, what, recorded(found, what, name, getattr(module, what)))
+        # The inputs guess small ones, and other tests of this process have had jobs.
+        patch.setattr(jobs, "_next_id", itertools.count(1))
         patch.setattr(jobs.JobRegistry, "_run", late(jobs.JobRegistry._run))
         target = Requests(tmp_path_factory.mktemp("grammar"))
         chance = random.Random(1)
