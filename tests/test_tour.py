@@ -4,12 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests import needs
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs /dev/fuse")
+@needs.fuse
 def test_the_tour_prints_what_the_readme_shows() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts/tour", "--check"],

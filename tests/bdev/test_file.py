@@ -13,6 +13,7 @@ import pytest
 
 from lvolfs.bdev.file import open_file
 from lvolfs.lvstore.store import Lvstore
+from tests import needs
 
 SIZE = 1 << 20
 
@@ -88,16 +89,11 @@ def test_an_open_store(tmp_path):
     open_file(str(path)).close()
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need root")
-
-
 @contextmanager
 def loop_device(path, *options):
     attach = subprocess.run(
-        ["losetup", "--find", "--show", *options, path], capture_output=True, text=True, check=False
+        ["losetup", "--find", "--show", *options, path], capture_output=True, text=True, check=True
     )
-    if attach.returncode != 0:
-        pytest.skip(f"no loop device to be had: {attach.stderr.strip()}")
     device = attach.stdout.strip()
     try:
         yield device
@@ -105,13 +101,13 @@ def loop_device(path, *options):
         subprocess.run(["losetup", "-d", device], check=True)
 
 
-@needs_root
+@needs.loop_devices
 def test_behind_a_loop_device(path):
     with loop_device(path) as device:
         refused(errno.EBUSY, path, f"backing file of {device}")
 
 
-@needs_root
+@needs.loop_devices
 def test_a_block_device(path):
     with loop_device(path) as device:
         with open_file(device) as found:
@@ -125,13 +121,13 @@ def test_a_block_device(path):
     assert path.read_bytes()[4096:4101] == b"hello"
 
 
-@needs_root
+@needs.loop_devices
 def test_a_read_only_block_device(path):
     with loop_device(path, "--read-only") as device:
         refused(errno.EROFS, device, "read-only device")
 
 
-@needs_root
+@needs.loop_devices
 def test_a_mounted_block_device(tmp_path):
     image, where = tmp_path / "image", tmp_path / "mnt"
     where.mkdir()

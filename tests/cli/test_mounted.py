@@ -11,6 +11,7 @@ import pytest
 
 from lvolfs.rpc import registry
 from lvolfs.rpc.client import Client
+from tests import needs
 from tests.cli.conftest import COMMAND, MIB, Run
 
 Mount = Callable[..., Path]
@@ -208,9 +209,8 @@ def test_a_crash_leaves_a_mount_that_the_next_replaces(store: Path, run: Run, mo
     assert (where / "volumes/disk").read_bytes()[:8] == b"durablea"
 
 
+@needs.fuse
 def test_a_mount_that_nobody_waits_for_goes_away(store: Path, tmp_path: Path, run: Run) -> None:
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("needs /dev/fuse")
     where = tmp_path / "mnt"
     where.mkdir()
     log = tmp_path / "log"

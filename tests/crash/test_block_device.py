@@ -13,6 +13,7 @@ import pytest
 
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
+from tests import needs
 from tests.crash.write_log import FLUSH, Entry, read_logs
 
 CLUSTER = 64 << 10
@@ -34,9 +35,7 @@ def loop(request: pytest.FixtureRequest, medium: Path) -> Iterator[str]:
     command = ["losetup", "--find", "--show", medium]
     if request.param == "direct":
         command.insert(1, "--direct-io=on")
-    attached = subprocess.run(command, check=False, capture_output=True, text=True)
-    if attached.returncode:
-        pytest.skip(f"needs a loop device: {attached.stderr.strip()}")
+    attached = subprocess.run(command, check=True, capture_output=True, text=True)
     yield attached.stdout.strip()
     subprocess.run(["losetup", "-d", attached.stdout.strip()], check=True)
 
@@ -102,6 +101,7 @@ def life(store: Lvstore) -> Iterator[Callable[[], object]]:
     yield store.flush
 
 
+@needs.loop_devices
 def test_a_loop_device_gets_what_is_recorded(loop: str, medium: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Lvstore.create(loop, cluster_size=CLUSTER) as store:

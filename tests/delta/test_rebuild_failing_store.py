@@ -12,22 +12,13 @@ from lvolfs.delta.rebuild import rebuild, start_rebuild
 from lvolfs.lvstore.store import Lvstore
 from tests.delta.conftest import CLUSTER, cluster_of, fill
 from tests.delta.test_rebuild import SIZE, assert_same, diverge
+from tests.delta.test_rebuild_interrupted import source
 from tests.torture import count
 
 
 @pytest.fixture(autouse=True)
 def _allowed(monkeypatch):
     monkeypatch.setenv("LVOLFS_SEEDED_FAULTS", "1")
-
-
-def source(store):
-    found = store.create_volume("v", SIZE)
-    fill(found, range(20), 1)
-    found.snapshot("s1")
-    fill(found, [5, 6, 7, 25], 2)
-    found.snapshot("s2")
-    fill(found, range(28, 34), 3)
-    return found
 
 
 def closed(store):

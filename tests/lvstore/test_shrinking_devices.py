@@ -12,6 +12,7 @@ import pytest
 
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
+from tests import needs
 
 CLUSTER = 64 << 10
 MIB = 1 << 20
@@ -33,7 +34,7 @@ class Backing:
         self._refresh()
 
 
-@pytest.fixture(params=["file", "loop device"])
+@pytest.fixture(params=["file", pytest.param("loop device", marks=needs.loop_devices)])
 def backing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backing]:
     file = tmp_path / "store"
     file.touch()
@@ -42,10 +43,8 @@ def backing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backing]
         yield Backing(file, file, lambda: None)
         return
     attached = subprocess.run(
-        ["losetup", "--find", "--show", file], check=False, capture_output=True, text=True
+        ["losetup", "--find", "--show", file], check=True, capture_output=True, text=True
     )
-    if attached.returncode:
-        pytest.skip(f"needs a loop device: {attached.stderr.strip()}")
     loop = attached.stdout.strip()
     try:
         yield Backing(

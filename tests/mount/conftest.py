@@ -16,21 +16,16 @@ import pytest
 
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.mount import mountpoint as mounts
+from tests import needs
 from tests.mount.daemon import fork_daemon
 
 MIB = 1 << 20
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = None
-    if not Path("/dev/fuse").exists():
-        reason = "needs /dev/fuse (kernel: CONFIG_FUSE_FS)"
-    elif not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        reason = "needs access to /dev/fuse"
-    if reason:
-        for item in items:
-            if "mounted" in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.skip(reason=reason))
+    for item in items:
+        if "mounted" in getattr(item, "fixturenames", ()):
+            item.add_marker(needs.fuse)
 
 
 ENABLE_URING = Path("/sys/module/fuse/parameters/enable_uring")

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from lvolfs import ioctls
+from tests import needs
 from tests.mount.conftest import MIB, Mounted, fails, pattern
 from tests.mount.test_ordinary_user import NOBODY, shared
 
 __all__ = ["shared"]
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+pytestmark = needs.root
 
 SECRET = b"secret" * 1000
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.mount.conftest import MIB, Mounted, pattern, run
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="loop devices are root's"),
-    pytest.mark.skipif(not Path("/dev/loop-control").exists(), reason="needs loop devices"),
+    needs.loop_devices,
 ]
 
 

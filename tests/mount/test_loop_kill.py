@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lvolfs.blobstore.check import check_store
+from tests import needs
 from tests.mount.conftest import MIB, Mounted, run
 from tests.mount.file_load import content
 from tests.mount.test_loop import KINDS, loop_mount
@@ -23,8 +24,7 @@ SEED = int(os.environ.get("LVOLFS_LOOP_KILL_SEED", "1"))
 LOAD = Path(__file__).with_name("file_load.py")
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="loop devices are root's"),
-    pytest.mark.skipif(not Path("/dev/loop-control").exists(), reason="needs loop devices"),
+    needs.loop_devices,
     pytest.mark.timeout(60 + 60 * KILLS),
 ]
 

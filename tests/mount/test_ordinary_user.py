@@ -11,11 +11,12 @@ import pytest
 
 from lvolfs import ioctls
 from lvolfs.lvstore.store import Lvstore
+from tests import needs
 from tests.mount.conftest import MIB, Mounted, fails, pattern, run
 
 NOBODY = 65534
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+pytestmark = needs.root
 
 
 class MountedByNobody(Mounted):

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
+from tests import needs
 from tests.mount.conftest import MIB, Mounted, both_transports, pattern, run
 
 PROCESSORS = len(os.sched_getaffinity(0))
@@ -50,8 +49,7 @@ def look_for_nothing(directory: Path) -> None:
         assert not (directory / f"nothing{number}").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="loop devices are root's")
-@pytest.mark.skipif(not Path("/dev/loop-control").exists(), reason="needs loop devices")
+@needs.loop_devices
 @both_transports
 def test_writes_that_hang_hold_up_nobody_else(
     make_mounted: Callable[..., Mounted], tmp_path: Path

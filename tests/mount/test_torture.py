@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from lvolfs.blobstore.check import check_store
-from tests import torture
+from tests import needs, torture
 from tests.mount.conftest import MIB, Mounted, run
 from tests.mount.test_loop import KINDS, loop_mount
 
@@ -35,7 +35,7 @@ def test_fio_verifies(make_mounted: Callable[..., Mounted], options: str) -> Non
     assert check_store(str(mounted.store_path)) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for loop devices")
+@needs.loop_devices
 @pytest.mark.parametrize(("kind", "size", "make", "check"), KINDS, ids=["ext4", "xfs"])
 def test_stress_ng(
     make_mounted: Callable[..., Mounted], kind: str, size: int, make: list[str], check: list[str]

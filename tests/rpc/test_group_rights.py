@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from lvolfs.lvstore.store import Lvstore
+from tests import needs
 from tests.bdev.test_nbd import answers
 from tests.rpc.test_serve import MIB, Cli, cli
 
 __all__ = ["cli"]
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+pytestmark = needs.root
 
 NOBODY = 65534
 GROUP = 12345

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.rpc.target_process import RawClient
 
 LVOLFS = Path(sys.executable).parent / "lvolfs"
@@ -21,7 +22,7 @@ ROUNDS = 6  # of three lvols each: 576 in all
 MIB = 1 << 20
 PATIENCE = 15.0
 
-pytestmark = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs /dev/fuse")
+pytestmark = needs.fuse
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """`lvolfs serve`: found by its stores' paths, alone on them, open to whom it is told."""
 
 import json
-import os
 import socket
 import stat
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lvolfs.lvstore.store import Lvstore
+from tests import needs
 from tests.rpc.command_line import CommandLine
 from tests.rpc.target_process import RawClient, end_daemon
 
@@ -71,7 +71,7 @@ def test_each_store_is_found_by_its_path(cli: Cli, tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob("*.sock"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+@needs.root
 def test_a_group_is_let_in(cli: Cli, tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents):
         if parent not in (Path("/"), Path("/tmp")) and parent.stat().st_uid == 0:

@@ -17,6 +17,7 @@ from lvolfs.rpc.client import Client
 from lvolfs.rpc.errors import RpcError
 from lvolfs.rpc.server import serve
 from lvolfs.rpc.target import Target
+from tests import needs
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ async def test_socket_is_private_and_goes_away(gate: threading.Event, tmp_path: 
     assert not path.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+@needs.root
 async def test_other_users_are_refused(path: str) -> None:
     os.chmod(path, 0o666)  # noqa: PTH101
     for parent in Path(path).parents:
