@@ -20,6 +20,7 @@ ctypedef struct device_t:
     bint read_only
     uint32_t block_size    # logical block of the device; 512 for a regular file
     uint64_t size          # bytes
+    uint64_t write_piece   # bytes of one write(2); longer requests are cut
     uint64_t needed        # of them, by the store that is on it; 0: all
     uint64_t reads         # counters, relaxed atomics; no times, which would cost more
     uint64_t bytes_read

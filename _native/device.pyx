@@ -34,6 +34,7 @@ from lvolfs._native.write_log cimport (
     write_log_open,
     write_log_unlock,
 )
+from lvolfs._native.write_piece cimport write_piece
 
 
 cdef extern from "<unistd.h>" nogil:
@@ -65,10 +66,6 @@ cdef extern from "<sys/ioctl.h>" nogil:
 cdef enum:
     PIECE = 1 << 30
     PAGE = 4096
-    # The page cache keeps what one write brings in one folio, and file systems with buffer
-    # heads (ext4) walk all blocks of a folio at each later small write into it: after writes
-    # of 1 MiB, random ones of 4 KiB are four times slower.
-    WRITE_PIECE = 1 << 16
     ZEROES = 1 << 16
     # Shorter writes into a hole stay sparse.
     RESERVE_FROM = 1 << 16
@@ -145,7 +142,7 @@ cdef int write_all(
     device_t *dev, const void *buf, uint64_t length, uint64_t offset
 ) noexcept nogil:
     cdef const uint8_t *at = <const uint8_t *> buf
-    cdef uint64_t piece = WRITE_PIECE
+    cdef uint64_t piece = dev.write_piece
     cdef ssize_t put
     cdef int planted = 0
     # A regular file would grow silently; nothing of a store lies past its end.
@@ -155,7 +152,7 @@ cdef int write_all(
         planted = device_fault(dev.faults, FAULT_WRITE, offset, length, &piece)
         if planted and piece == 0:
             return planted
-        piece = piece if piece else <uint64_t> WRITE_PIECE
+        piece = piece if piece else dev.write_piece
     while length:
         put = pwrite(dev.fd, at, min(length, piece), <off_t> offset)
         if put < 0:
@@ -170,7 +167,7 @@ cdef int write_all(
         at += put
         offset += <uint64_t> put
         length -= <uint64_t> put
-        piece = WRITE_PIECE
+        piece = dev.write_piece
     return 0
 
 
@@ -387,6 +384,7 @@ cdef class Device:
         self.dev.block_size = block_size
         self.dev.is_block = stat.S_ISBLK(mode)
         self.dev.read_only = read_only
+        self.dev.write_piece = write_piece(fd, self.dev.is_block)
 
     def _claim_block_device(self, str path, int fd):
         """Refuses a block device that is mounted or otherwise held (O_EXCL tells)."""

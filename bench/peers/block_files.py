@@ -78,34 +78,47 @@ def raw_file(content: Path, directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def python_peer(name: str, content: Path, directory: Path) -> Iterator[Path]:
+def python_peer(name: str, flat: Path, mountpoint: Path) -> Iterator[Path]:
     """One of the small file systems in this package, over a flat file."""
-    mountpoint = directory / name
     mountpoint.mkdir()
-    with (
-        raw_file(content, directory / f"{name}.d") as flat,
-        daemon(
-            "env",
-            f"PYTHONPATH={ROOT}",
-            sys.executable,
-            "-m",
-            f"bench.peers.{name}",
-            flat,
-            mountpoint,
-            ready=lambda: mounted(mountpoint) and (mountpoint / "flat").exists(),
-            end=lambda: unmount(mountpoint),
-        ),
+    with daemon(
+        "env",
+        f"PYTHONPATH={ROOT}",
+        sys.executable,
+        "-m",
+        f"bench.peers.{name}",
+        flat,
+        mountpoint,
+        ready=lambda: mounted(mountpoint) and (mountpoint / "flat").exists(),
+        end=lambda: unmount(mountpoint),
     ):
         yield mountpoint / "flat"
     mountpoint.rmdir()
 
 
-def flat_lane(content: Path, directory: Path) -> contextlib.AbstractContextManager[Path]:
-    return python_peer("flat_lane", content, directory)
+@contextlib.contextmanager
+def flat_lane(content: Path, directory: Path) -> Iterator[Path]:
+    """Filled through the lane, as a volume is: the same writes made both files.
+
+    In what pieces a file was written decides for long what its page cache costs.
+    """
+    flat = directory / "flat"
+    with flat.open("xb") as file:
+        file.truncate(content.stat().st_size)
+    with python_peer("flat_lane", flat, directory / "flat_lane") as path:
+        copy_content(content, path)
+        warm(flat)
+        yield path
+    flat.unlink()
 
 
-def flat_pyfuse3(content: Path, directory: Path) -> contextlib.AbstractContextManager[Path]:
-    return python_peer("flat_pyfuse3", content, directory)
+@contextlib.contextmanager
+def flat_pyfuse3(content: Path, directory: Path) -> Iterator[Path]:
+    with (
+        raw_file(content, directory / "flat_pyfuse3.d") as flat,
+        python_peer("flat_pyfuse3", flat, directory / "flat_pyfuse3") as path,
+    ):
+        yield path
 
 
 @contextlib.contextmanager

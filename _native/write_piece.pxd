@@ -1,0 +1,6 @@
+"""How long the pieces are in which a store is written to what it lies on."""
+
+from libc.stdint cimport uint64_t
+
+# Bytes of one write(2) to the open file or block device.
+cdef uint64_t write_piece(int fd, bint is_block) noexcept nogil
