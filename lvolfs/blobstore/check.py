@@ -66,8 +66,8 @@ def check_contents(contents: StoreContents) -> list[Finding]:
             Finding(
                 "warning",
                 "superblock",
-                "it was half written when the store was opened or closed; opening the store for "
-                "writing puts it right",
+                "it was half written when the store was opened, closed or grown; opening the "
+                "store for writing puts it right",
             )
         )
     elif not contents.superblock.clean:

@@ -6,6 +6,7 @@ first 4096 bytes of a slot carry data, also where slots are larger.
 
 import errno
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,10 +20,17 @@ LVOLSTORE = b"LVOLSTORE"
 VERSION = 3
 NO_BLOB = 0xFFFFFFFFFFFFFFFF
 MASK_HEADER = 5
+_CLUSTER_MASK = 1  # its type
 # Largest cluster count that one blob or store may have.
 MAX_CLUSTERS = 1 << 28
 
 _CLEAN_OFFSET = 16
+_CLUSTER_MASK_LEN_OFFSET = 44
+_SIZE_OFFSET = 80
+# Sizes that are tried to tell a torn superblock from one that is damaged in another way. Each
+# adds four checksums of 2^32 that are taken for right.
+_MOST_SIZES = 2048
+_MASK_BITS = struct.Struct("<BI")
 _FIELDS = struct.Struct("<8sIIIQIIIIIII16sIIQII")
 assert _FIELDS.size == 96
 
@@ -115,11 +123,17 @@ def read_superblock(device: _Device, path: str) -> Superblock:
             "unreadable (ddrescue), and open the copy",
             code=error.errno,
         ) from None
-    return parse_superblock(page, device.size, device=path)
+    masked_clusters = _masked_clusters(device, page) if len(page) == PAGE else None
+    return parse_superblock(page, device.size, device=path, masked_clusters=masked_clusters)
 
 
-def parse_superblock(page: bytes, device_size: int, *, device: str = "store") -> Superblock:
+def parse_superblock(
+    page: bytes, device_size: int, *, device: str = "store", masked_clusters: int | None = None
+) -> Superblock:
     """The superblock in `page` (4096 bytes), checked against a device of `device_size` bytes.
+
+    masked_clusters: what the cluster mask counts, to recognise a superblock that was torn when
+    the store grew.
 
     Raises FormatError: EILSEQ for what is damaged or not a blobstore, ENXIO for a blobstore
     that is not a logical volume store.
@@ -138,7 +152,7 @@ def parse_superblock(page: bytes, device_size: int, *, device: str = "store") ->
     stored = struct.unpack_from("<I", page, PAGE - 4)[0]
     computed = crc32c(page[: PAGE - 4])
     torn = stored != computed
-    if torn and stored not in _with_other_flag(page):
+    if torn and not _is_torn(page, stored, device_size, masked_clusters):
         raise FormatError(subject, f"checksum is {stored:#010x}, but {computed:#010x} computed")
     kind = bstype.rstrip(b"\0")
     if kind != LVOLSTORE:
@@ -177,14 +191,57 @@ def parse_superblock(page: bytes, device_size: int, *, device: str = "store") ->
     return superblock
 
 
-def _with_other_flag(page: bytes) -> set[int]:
-    """The checksums of the same superblock marked clean and marked not clean.
+def _masked_clusters(device: _Device, page: bytes) -> int | None:
+    """How many clusters the cluster mask counts, as it was when the store was last closed."""
+    fields = _FIELDS.unpack_from(page)
+    at = fields[8] * (fields[17] or PAGE)
+    if fields[0] != SIGNATURE or at + _MASK_BITS.size > device.size:
+        return None
+    try:
+        kind, bits = _MASK_BITS.unpack(device.pread(_MASK_BITS.size, at))
+    except OSError as error:
+        if error.errno not in LOST_SECTORS:
+            raise
+        return None
+    return bits if kind == _CLUSTER_MASK else None
 
-    That mark is all that changes in it from day to day; a device that writes sectors of less
-    than a page and loses power in between leaves the one with the other's checksum.
+
+def _is_torn(page: bytes, stored: int, device_size: int, masked_clusters: int | None) -> bool:
+    """Whether `stored` is the checksum of what was in the page's place before, or was to come.
+
+    All fields lie in the first sector of the page and the checksum in its last one, so a device
+    that writes sectors of less than a page and loses power in between leaves those of one
+    superblock with that of another. Only two things ever change: the mark of a clean close,
+    and, when the store grows, its size with the length of the cluster mask.
     """
-    head, tail = page[:_CLEAN_OFFSET], page[_CLEAN_OFFSET + 4 : PAGE - 4]
-    return {crc32c(head + struct.pack("<I", mark) + tail) for mark in (0, 1)}
+    return any(stored == crc32c(other) for other in _neighbours(page, device_size, masked_clusters))
+
+
+def _neighbours(page: bytes, device_size: int, masked_clusters: int | None) -> Iterator[bytearray]:
+    """What a checksum covers, for every superblock that may have come before or after `page`."""
+    fields = _FIELDS.unpack_from(page)
+    cluster_size, mask_len = fields[5], fields[9]
+    io_unit_size, page_size = fields[16] or PAGE, fields[17] or PAGE
+    body = bytearray(page[: PAGE - 4])
+    for mark in (0, 1):
+        struct.pack_into("<I", body, _CLEAN_OFFSET, mark)
+        yield body
+    if not cluster_size:
+        return
+    sizes = [device_size - device_size % io_unit_size]
+    if masked_clusters is not None:
+        step = max(io_unit_size, cluster_size // _MOST_SIZES)
+        sizes += range(masked_clusters * cluster_size, (masked_clusters + 1) * cluster_size, step)
+    for size in sizes:
+        if size // cluster_size > MAX_CLUSTERS:
+            continue
+        slots = mask_slots(size // cluster_size, page_size)
+        struct.pack_into("<Q", body, _SIZE_OFFSET, size)
+        for length in {slots, max(slots, mask_len)}:
+            struct.pack_into("<I", body, _CLUSTER_MASK_LEN_OFFSET, length)
+            for mark in (0, 1):
+                struct.pack_into("<I", body, _CLEAN_OFFSET, mark)
+                yield body
 
 
 def _check_geometry(s: Superblock, subject: str) -> None:

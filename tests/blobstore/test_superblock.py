@@ -2,6 +2,7 @@
 
 import errno
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -172,3 +173,30 @@ def test_growing():
         grown_superblock(superblock, 32729 * MIB)
     assert info.value.errno == errno.ENOSPC
     assert grown_superblock(superblock, 32728 * MIB).used_cluster_mask_len == 1
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("size", [4 * SIZE, 4 * SIZE + 3 * 4096, 40000 * MIB])
+@pytest.mark.parametrize("fields_are_new", [False, True])
+def test_torn_while_growing(clean: bool, size: int, fields_are_new: bool) -> None:
+    """The fields of one superblock and the checksum of the other; 40000 clusters take a longer
+    mask."""
+    before = replace(planned(), used_blobid_mask_start=10, md_start=20, clean=clean)
+    after = grown_superblock(before, size)
+    old, new = before.pack(), after.pack()
+    page = new[:512] + old[512:] if fields_are_new else old[:512] + new[512:]
+    superblock = parse_superblock(page, size, masked_clusters=before.total_clusters)
+    expected = after if fields_are_new else before
+    assert superblock == replace(expected, torn=True, clean=False)
+
+
+@given(st.integers(0, 4095), st.integers(1, 255), st.integers(0, 1 << 32))
+def test_no_other_damage_is_taken_for_a_torn_page(offset: int, change: int, masked: int) -> None:
+    page = bytearray(planned().pack())
+    page[offset] ^= change
+    try:
+        superblock = parse_superblock(bytes(page), SIZE, masked_clusters=masked)
+    except FormatError:
+        return
+    assert superblock.torn
+    assert 16 <= offset < 20 or offset in (*range(44, 48), *range(80, 88))

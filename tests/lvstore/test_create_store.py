@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from spdk_reader import SpdkStore
 
+from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
 
 MIB = 1 << 20
+PAGE = 4096
 
 
 def test_new_file(tmp_path):
@@ -210,6 +212,31 @@ def test_grow_after_a_crash(make_store, tmp_path):
     with Lvstore.open(str(copy)) as other:
         assert other.replayed
         assert other.total_clusters == store.total_clusters
+
+
+@pytest.mark.parametrize("fields_are_new", [False, True])
+def test_power_lost_in_the_middle_of_the_superblock_of_a_growing_store(
+    tmp_path: Path, fields_are_new: bool
+) -> None:
+    """On a device with sectors of 512 bytes: the first one has the fields, the last one the sum."""
+    path = tmp_path / "store"
+    with Lvstore.create(str(path), size=16 << 20, cluster_size=64 << 10) as store:
+        store.create_volume("v", 100 << 10).pwrite(b"data", 5)
+    with Lvstore.open(str(path)) as store:
+        before, old = store.total_clusters, path.read_bytes()[:PAGE]
+        os.truncate(path, 20 << 20)
+        store.grow()
+        torn = tmp_path / "torn"
+        image = bytearray(path.read_bytes())
+        image[:PAGE] = image[:512] + old[512:] if fields_are_new else old[:512] + image[512:PAGE]
+        torn.write_bytes(image)
+    assert [f.severity for f in check_store(str(torn))] == ["warning"]
+    with Lvstore.open(str(torn)) as store:
+        assert store.replayed
+        store.grow()
+        assert store.total_clusters == before + 64
+        assert store.get("v").pread(4, 5) == b"data"
+    assert check_store(str(torn)) == []
 
 
 def test_grow_without_change_or_room(store, tmp_path):
