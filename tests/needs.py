@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="needs root: to become other users, and for loop devices"
+    os.geteuid() != 0, reason="needs root: to become other users, and to mount"
 )
 loop_devices = pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/dev/loop-control").exists(),

@@ -6,7 +6,6 @@ import mmap
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from lvolfs.bdev.file import open_file
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
+from tests.loop_device import loop_device
 
 SIZE = 1 << 20
 
@@ -87,18 +87,6 @@ def test_an_open_store(tmp_path):
     with Lvstore.create(str(path), size=16 << 20, cluster_size=65536):
         refused(errno.EBUSY, path, "is locked by process")
     open_file(str(path)).close()
-
-
-@contextmanager
-def loop_device(path, *options):
-    attach = subprocess.run(
-        ["losetup", "--find", "--show", *options, path], capture_output=True, text=True, check=True
-    )
-    device = attach.stdout.strip()
-    try:
-        yield device
-    finally:
-        subprocess.run(["losetup", "-d", device], check=True)
 
 
 @needs.loop_devices

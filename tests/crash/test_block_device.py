@@ -15,6 +15,7 @@ from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
 from tests.crash.write_log import FLUSH, Entry, read_logs
+from tests.loop_device import loop_device
 
 CLUSTER = 64 << 10
 PAGE = 4096
@@ -32,12 +33,8 @@ def medium(tmp_path: Path) -> Path:
 @pytest.fixture(params=["buffered", "direct"])
 def loop(request: pytest.FixtureRequest, medium: Path) -> Iterator[str]:
     """direct: the loop device bypasses the page cache of its file, as a disk has none."""
-    command = ["losetup", "--find", "--show", medium]
-    if request.param == "direct":
-        command.insert(1, "--direct-io=on")
-    attached = subprocess.run(command, check=True, capture_output=True, text=True)
-    yield attached.stdout.strip()
-    subprocess.run(["losetup", "-d", attached.stdout.strip()], check=True)
+    with loop_device(medium, *(["--direct-io=on"] if request.param == "direct" else [])) as device:
+        yield device
 
 
 def flushes_of(loop: str) -> int:

@@ -13,6 +13,7 @@ import pytest
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
+from tests.loop_device import loop_device
 
 CLUSTER = 64 << 10
 MIB = 1 << 20
@@ -34,6 +35,11 @@ class Backing:
         self._refresh()
 
 
+def set_capacity(device: str) -> None:
+    """The loop device looks at the size of its file again."""
+    subprocess.run(["losetup", "--set-capacity", device], check=True)
+
+
 @pytest.fixture(params=["file", pytest.param("loop device", marks=needs.loop_devices)])
 def backing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backing]:
     file = tmp_path / "store"
@@ -42,16 +48,8 @@ def backing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backing]
     if request.param == "file":
         yield Backing(file, file, lambda: None)
         return
-    attached = subprocess.run(
-        ["losetup", "--find", "--show", file], check=True, capture_output=True, text=True
-    )
-    loop = attached.stdout.strip()
-    try:
-        yield Backing(
-            Path(loop), file, lambda: subprocess.run(["losetup", "-c", loop], check=True) and None
-        )
-    finally:
-        subprocess.run(["losetup", "-d", loop], check=True)
+    with loop_device(file) as device:
+        yield Backing(Path(device), file, lambda: set_capacity(device))
 
 
 def filled(backing: Backing) -> Lvstore:

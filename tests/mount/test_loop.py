@@ -9,29 +9,23 @@ from pathlib import Path
 import pytest
 
 from tests import needs
+from tests.loop_device import loop_device
 from tests.mount.conftest import MIB, Mounted, pattern, run
 
-pytestmark = [
-    needs.loop_devices,
-]
+pytestmark = needs.loop_devices
 
 
 @contextmanager
-def loop_mount(file: Path, where: Path, kind: str, *, direct: bool) -> Iterator[str]:
+def loop_mount(file: Path, where: Path, kind: str, *, direct: bool) -> Iterator[None]:
     """Mounts the file system in a volume; gone afterwards, whatever happens."""
     where.mkdir(exist_ok=True)
-    device = run(
-        "losetup", "-f", "--show", f"--direct-io={'on' if direct else 'off'}", file
-    ).strip()
-    try:
+    with loop_device(file, f"--direct-io={'on' if direct else 'off'}") as device:
         run("mount", "-t", kind, device, where)
         try:
-            yield device
+            yield
         finally:
             subprocess.run(["umount", where], check=False)
             subprocess.run(["umount", "-l", where], check=False, stderr=subprocess.DEVNULL)
-    finally:
-        run("losetup", "-d", device)
 
 
 def _fill(where: Path) -> None:

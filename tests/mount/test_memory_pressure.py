@@ -133,6 +133,10 @@ def memory_group(tmp_path: Path) -> Iterator[Path]:
     group = CGROUPS / f"lvolfs-{os.getpid()}"
     group.mkdir()
     yield group
+    # Of a test that has failed the daemon may still be in it.
+    for pid in (group / "cgroup.procs").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            (CGROUPS / "cgroup.procs").write_text(pid)
     deadline = time.monotonic() + 10
     while True:
         try:

@@ -18,6 +18,8 @@ from lvolfs.mount import mountpoint as mounts
 from lvolfs.mount.errors import request
 from lvolfs.mount.options import MountOptions
 from lvolfs.mount.session import prepare_mountpoint
+from tests import needs
+from tests.loop_device import loop_device
 from tests.mount.conftest import ENABLE_URING, MIB, Mounted, both_transports, fails, pattern, run
 
 Make = Callable[..., Mounted]
@@ -87,15 +89,15 @@ def test_a_busy_mount_says_who_holds_it(mounted: Mounted) -> None:
     mounted.unmount()
 
 
+@needs.loop_devices
 def test_a_loop_device_is_named_as_holder(mounted: Mounted) -> None:
     file = mounted.volumes / "v"
     file.write_bytes(pattern(MIB))
-    device = run("losetup", "-f", "--show", file).strip()
-    try:
-        with pytest.raises(OSError, match=f"{device} .*/mnt/volumes/v"):
-            mounts.unmount(str(mounted.path), daemon_pid=mounted.pid)
-    finally:
-        run("losetup", "-d", device)
+    with (
+        loop_device(file) as device,
+        pytest.raises(OSError, match=f"{device} .*/mnt/volumes/v"),
+    ):
+        mounts.unmount(str(mounted.path), daemon_pid=mounted.pid)
     deadline = time.monotonic() + 10
     while mounts.holders(str(mounted.path)) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -194,7 +196,7 @@ def test_the_transport_that_was_asked_for(mounted: Mounted, transport: str) -> N
 
 
 @pytest.mark.usefixtures("fuse_over_io_uring")
-def test_auto_reads(make_mounted: Make) -> None:
+def test_auto_reads_the_device_where_io_uring_is_offered_too(make_mounted: Make) -> None:
     mounted = make_mounted(start=False)
     mounted.start("transport=auto")
     assert "come through io_uring" not in mounted.log_text()

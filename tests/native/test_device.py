@@ -1,7 +1,6 @@
 import contextlib
 import errno
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from lvolfs._native.device import Device
 from tests import needs
+from tests.loop_device import loop_device
 
 
 @pytest.fixture
@@ -101,24 +101,19 @@ def test_a_grown_file_is_taken_over_on_request(file: Path) -> None:
         assert device.refresh_size() == before * 2
 
 
-@pytest.fixture(params=["tmpfs", "block device"])
+@pytest.fixture(params=["tmpfs", pytest.param("block device", marks=needs.loop_devices)])
 def piece(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, int]]:
     """Where a store may lie, and the bytes of one write to it."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm"))
-        path = f"{directory}/device"
-        Path(path).write_bytes(bytes(2 << 20))
+        path = Path(directory) / "device"
+        path.write_bytes(bytes(2 << 20))
         if request.param == "tmpfs":
-            yield path, 1 << 20
+            yield str(path), 1 << 20
             return
-        loop = subprocess.run(
-            ["losetup", "--find", "--show", path], check=True, capture_output=True, text=True
-        ).stdout.strip()
-        stack.callback(subprocess.run, ["losetup", "--detach", loop], check=True)
-        yield loop, 1 << 14
+        yield stack.enter_context(loop_device(path)), 1 << 14
 
 
-@needs.loop_devices
 def test_long_writes_are_cut_as_suits_the_page_cache(piece: tuple[str, int]) -> None:
     """Counted by the kernel: /proc/thread-self/io."""
     path, length = piece
