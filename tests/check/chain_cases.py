@@ -110,6 +110,27 @@ def own_page_twice(image: Editor) -> None:
     image.write_root("good", table(600, (blob.chain[0], 1), (blob.extent_pages[1], 1)))
 
 
+def two_users(name: str, craft: Craft, text: str) -> Case:
+    """Nobody can say whose it is: `good` and `beside` name each other."""
+    return Case(
+        name,
+        craft,
+        [
+            ("error", "'good'", f"{text} .*'beside'"),
+            ("error", "'beside'", f"{text} .*'good'"),
+        ],
+        lost={"good", "beside"},
+    )
+
+
+def three_users(name: str, craft: Craft, text: str) -> Case:
+    """The first is told this, the others whom they share with."""
+    others = ("error", "blob", "also used by")
+    return Case(
+        name, craft, [("error", "blob", text), others, others], lost={"good", "long", "beside"}
+    )
+
+
 def link(lvol: str, target: str | int, name: str = "SNAP") -> Craft:
     def craft(image: Editor) -> None:
         blob_id = target if isinstance(target, int) else image.lvols[target].id
@@ -225,49 +246,19 @@ CASES = [
         [("error", "'good'", "holds metadata, not data")],
         lost={"good"},
     ),
-    Case(
-        "cluster with two owners",
-        two_owners,
-        [
-            ("error", "'good'", "cluster .* is also used by .*'beside'"),
-            ("error", "'beside'", "cluster .* is also used by .*'good'"),
-        ],
-        lost={"good", "beside"},
-    ),
-    Case(
-        "extent page with two owners",
-        foreign_extent_page,
-        [
-            ("error", "'good'", "page .* is also used by .*'beside'"),
-            ("error", "'beside'", "page .* is also used by .*'good'"),
-        ],
-        lost={"good", "beside"},
-    ),
-    Case(
-        "extent page with three owners",
-        shared_by_three,
-        [
-            ("error", "blob", "used by other blobs, too"),
-            ("error", "blob", "also used by"),
-            ("error", "blob", "also used by"),
-        ],
-        lost={"good", "long", "beside"},
-    ),
+    two_users("cluster with two owners", two_owners, "cluster .* is also used by"),
+    two_users("extent page with two owners", foreign_extent_page, "page .* is also used by"),
+    three_users("extent page with three owners", shared_by_three, "used by other blobs, too"),
     Case(
         "first page that is an extent page, too",
         own_page_twice,
         [("error", "'good'", "not an extent page")],
         lost={"good"},
     ),
-    Case(
+    three_users(
         "runs that are more than there is",
         runs_of_the_whole_store,
-        [
-            ("error", "blob", "names more clusters than there are"),
-            ("error", "blob", "also used by"),
-            ("error", "blob", "also used by"),
-        ],
-        lost={"good", "long", "beside"},
+        "names more clusters than there are",
     ),
     # parents
     damaged(

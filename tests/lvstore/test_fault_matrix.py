@@ -367,6 +367,7 @@ def test_making_a_store(
 
     monkeypatch.setattr(formatting, "Device", open_device)
     error = error_of(lambda: Lvstore.create(str(path), size=8 * MIB, cluster_size=CLUSTER).close())
+    assert sum(device.injected_faults for device in made)
     if fault == "short":
         assert error is None
         assert check_store(str(path)) == []

@@ -58,7 +58,7 @@ def zeros_that_a_map_outruns(engine: Engine, log: Path, change: Callable[[], Non
 
 
 def names_clusters(entry: Entry) -> bool:
-    """A metadata page with an extent page's or run-length extents' descriptor."""
+    """A metadata page that is not zeros: all that are written here name clusters, or what does."""
     return (
         entry.kind == WRITE
         and entry.offset >= MD_START * 4096
