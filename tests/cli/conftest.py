@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 import pytest
 
 from lvolfs.cli import main
+from tests.command_line import LVOLFS
 
 MIB = 1 << 20
-COMMAND = Path(sys.executable).parent / "lvolfs"
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def mount(tmp_path: Path, run: Run) -> Iterator[Callable[[Path], Path]]:
         where.mkdir()
         mounted.append(where)
         done = subprocess.run(
-            [COMMAND, "mount", store, where, *map(str, options)],
+            [LVOLFS, "mount", store, where, *map(str, options)],
             check=False,
             capture_output=True,
             text=True,
@@ -105,7 +104,7 @@ def mount(tmp_path: Path, run: Run) -> Iterator[Callable[[Path], Path]]:
     for where in mounted:
         if os.path.ismount(where):
             done = subprocess.run(
-                [COMMAND, "umount", where], check=False, capture_output=True, text=True, timeout=60
+                [LVOLFS, "umount", where], check=False, capture_output=True, text=True, timeout=60
             )
             if done.returncode != 0:
                 subprocess.run(["fusermount3", "-uz", where], check=False)

@@ -12,7 +12,8 @@ import pytest
 from lvolfs.rpc import registry
 from lvolfs.rpc.client import Client
 from tests import needs
-from tests.cli.conftest import COMMAND, MIB, Run
+from tests.cli.conftest import MIB, Run
+from tests.command_line import LVOLFS
 
 Mount = Callable[..., Path]
 
@@ -205,7 +206,7 @@ def test_a_crash_leaves_a_mount_that_the_next_replaces(store: Path, run: Run, mo
     os.kill(pid, signal.SIGKILL)
     _wait_until_gone(pid)
     assert "gone" in run("ls", where, expect=1).err
-    subprocess.run([COMMAND, "mount", store, where], check=True, timeout=60)
+    subprocess.run([LVOLFS, "mount", store, where], check=True, timeout=60)
     assert (where / "volumes/disk").read_bytes()[:8] == b"durablea"
 
 
@@ -214,7 +215,7 @@ def test_a_mount_that_nobody_waits_for_goes_away(store: Path, tmp_path: Path, ru
     where = tmp_path / "mnt"
     where.mkdir()
     log = tmp_path / "log"
-    command = subprocess.Popen([COMMAND, "mount", store, where, "--log", log])
+    command = subprocess.Popen([LVOLFS, "mount", store, where, "--log", log])
     children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
     while not children.read_text() and command.poll() is None:
         time.sleep(0.001)

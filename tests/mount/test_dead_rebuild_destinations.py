@@ -15,6 +15,7 @@ import pytest
 
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
+from tests.command_line import LVOLFS
 from tests.mount.conftest import MIB, Mounted, fails, pattern, run
 from tests.mount.test_dead_destinations import (
     CLUSTERS,
@@ -23,7 +24,7 @@ from tests.mount.test_dead_destinations import (
     wait_until,
     work_in_the_foreground,
 )
-from tests.mount.test_kill_rebuild import LVOLFS, ended
+from tests.mount.test_kill_rebuild import ended
 from tests.stress.fresh_daemon import start_afresh
 
 

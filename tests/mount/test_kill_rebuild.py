@@ -7,20 +7,18 @@ LVOLFS_REBUILD_KILLS (default 4), LVOLFS_REBUILD_KILL_SEED.
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from lvolfs.blobstore.check import check_store
+from tests.command_line import LVOLFS
 from tests.mount.conftest import MIB, Mounted, pattern
 from tests.stress.fresh_daemon import start_afresh
 
 KILLS = int(os.environ.get("LVOLFS_REBUILD_KILLS", "4"))
 SEED = int(os.environ.get("LVOLFS_REBUILD_KILL_SEED", "1"))
-LVOLFS = str(Path(sys.executable).with_name("lvolfs"))
 CLUSTERS = 96
 CLUSTER = 256 * 1024
 PATIENCE = 120

@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from lvolfs.mount.errors import request
 from lvolfs.mount.options import MountOptions
 from lvolfs.mount.session import prepare_mountpoint
 from tests import needs
+from tests.command_line import LVOLFS
 from tests.loop_device import loop_device
 from tests.mount.conftest import ENABLE_URING, MIB, Mounted, both_transports, fails, pattern, run
 
@@ -211,9 +211,8 @@ def test_no_io_uring_no_mount(mounted: Mounted, tmp_path: Path) -> None:
             pytest.skip(f"needs root to write {ENABLE_URING}")
         ENABLE_URING.write_text("N")
     try:
-        lvolfs = Path(sys.executable).parent / "lvolfs"
         said = run(
-            lvolfs, "mount", mounted.store_path, mounted.path, "-o", "transport=uring", check=False
+            LVOLFS, "mount", mounted.store_path, mounted.path, "-o", "transport=uring", check=False
         )
     finally:
         if before is not None:

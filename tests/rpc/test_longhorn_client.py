@@ -4,15 +4,14 @@ replica up to date: every reply has to fit its Go type, every error the code it 
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lvolfs.lvstore.store import Lvstore
+from tests.command_line import CommandLine
 from tests.rpc.target_process import end_daemon
 
-LVOLFS = Path(sys.executable).parent / "lvolfs"
 SOURCES = sorted((Path(__file__).parent / "longhorn").glob("*.go"))
 MIB = 1 << 20
 CLUSTERS = 320
@@ -46,9 +45,7 @@ def test_a_replica_is_rebuilt(program: Path, tmp_path: Path) -> None:
     with files[2].open("wb") as file:
         file.truncate(CLUSTERS * MIB)
     socket = str(tmp_path / "s")
-    environment = {**os.environ, "LVOLFS_RUNTIME_DIR": str(tmp_path / "run")}
-    serve = [LVOLFS, "serve", "--rpc-socket", socket, "--log", tmp_path / "log"]
-    subprocess.run(serve, check=True, env=environment, timeout=60)
+    CommandLine(tmp_path).run("serve", "--rpc-socket", socket, "--log", tmp_path / "log")
     try:
         done = subprocess.run(
             [program, socket, *files], capture_output=True, text=True, timeout=120, check=False

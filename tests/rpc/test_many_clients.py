@@ -2,21 +2,19 @@
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import needs
+from tests.command_line import CommandLine
 from tests.rpc.target_process import RawClient
 
-LVOLFS = Path(sys.executable).parent / "lvolfs"
 CLIENTS = 32
 ROUNDS = 6  # of three lvols each: 576 in all
 MIB = 1 << 20
@@ -25,36 +23,22 @@ PATIENCE = 15.0
 pytestmark = needs.fuse
 
 
-@dataclass
-class Mounted:
-    store: Path
-    mountpoint: Path
-    socket: str
-    environment: dict[str, str]
-
-    def lvolfs(self, *arguments: str | Path) -> str:
-        done = subprocess.run(
-            [LVOLFS, *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+class Mounted(CommandLine):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.store, self.mountpoint = folder / "store", folder / "mnt"
+        self.socket = str(folder / "rpc.sock")
+        self.mountpoint.mkdir()
+        self.run("create", self.store, "--size", "512M", "--cluster-size", "64K")
+        where = ("--rpc-socket", self.socket, "--log", folder / "log")
+        self.run("mount", self.store, self.mountpoint, *where)
 
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Mounted]:
-    where = tmp_path / "mnt"
-    where.mkdir()
-    environment = {**os.environ, "LVOLFS_RUNTIME_DIR": str(tmp_path / "run")}
-    it = Mounted(tmp_path / "store", where, str(tmp_path / "rpc.sock"), environment)
-    it.lvolfs("create", it.store, "--size", "512M", "--cluster-size", "64K")
-    it.lvolfs("mount", it.store, where, "--rpc-socket", it.socket, "--log", tmp_path / "log")
+    it = Mounted(tmp_path)
     yield it
-    subprocess.run(["umount", "-l", where], check=False, capture_output=True)
+    subprocess.run(["umount", "-l", it.mountpoint], check=False, capture_output=True)
 
 
 def result(client: RawClient, method: str, **params: Any) -> Any:
@@ -210,5 +194,5 @@ def test_clients_in_parallel_while_fio_verifies(mounted: Mounted, tmp_path: Path
     assert most.result() - running <= 2 * CLIENTS + 48
     until_at_most(running + 4, lambda: threads(pid))
     client.close()
-    mounted.lvolfs("umount", mounted.mountpoint)
-    assert "consistent" in mounted.lvolfs("check", mounted.store)
+    mounted.run("umount", mounted.mountpoint)
+    assert "consistent" in mounted.run("check", mounted.store)

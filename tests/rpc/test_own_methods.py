@@ -12,7 +12,7 @@ import pytest
 
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
-from tests.rpc.command_line import CommandLine
+from tests.command_line import CommandLine
 from tests.rpc.target_process import RawClient, end_daemon
 
 MIB = 1 << 20

@@ -3,15 +3,15 @@
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.command_line import LVOLFS, CommandLine
 from tests.rpc.target_process import RawClient, end_daemon
 
-BIN = Path(sys.executable).parent
+SPDK_CLI = LVOLFS.with_name("spdk-cli")
 MIB = 1 << 20
 Shell = Callable[..., str]
 
@@ -20,18 +20,12 @@ Shell = Callable[..., str]
 def shell(tmp_path: Path) -> Iterator[Shell]:
     """Runs one command line of the shell, and returns what it shows."""
     socket = tmp_path / "s"
-    environment = {
-        **os.environ,
-        "LVOLFS_RUNTIME_DIR": str(tmp_path / "run"),
-        "HOME": str(tmp_path),
-    }
-    serve = [BIN / "lvolfs", "serve", "--rpc-socket", socket, "--log", tmp_path / "log"]
-    subprocess.run(serve, check=True, env=environment, timeout=60)
+    CommandLine(tmp_path).run("serve", "--rpc-socket", socket, "--log", tmp_path / "log")
 
     def run(*words: str, status: int = 0) -> str:
         done = subprocess.run(
-            [BIN / "spdk-cli", "-s", socket, *words],
-            env=environment,
+            [SPDK_CLI, "-s", socket, *words],
+            env={**os.environ, "HOME": str(tmp_path)},
             capture_output=True,
             text=True,
             timeout=60,

@@ -1,9 +1,7 @@
 """The client that SPDK publishes on PyPI works on `lvolfs serve` as it is."""
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,32 +10,24 @@ from typing import Any
 import pytest
 from spdk.rpc.client import JSONRPCClient, JSONRPCException
 
-BIN = Path(sys.executable).parent
+from tests.command_line import LVOLFS, CommandLine
+
+SPDK_RPC = LVOLFS.with_name("spdk-rpc")
 MIB = 1 << 20
 
 
-class Served:
+class Served(CommandLine):
     """`lvolfs serve` in the background, driven by spdk-rpc."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.socket = folder / "spdk.sock"
-        self.environment = {**os.environ, "LVOLFS_RUNTIME_DIR": str(folder / "run")}
-        self.lvolfs("serve", "--rpc-socket", str(self.socket), "--log", str(folder / "log"))
-
-    def lvolfs(self, *arguments: str) -> str:
-        return subprocess.run(
-            [BIN / "lvolfs", *arguments],
-            env=self.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        ).stdout
+        self.run("serve", "--rpc-socket", str(self.socket), "--log", str(folder / "log"))
 
     def rpc(self, *arguments: str) -> Any:
         """What spdk-rpc prints: JSON, or a bare word."""
         done = subprocess.run(
-            [BIN / "spdk-rpc", "-s", self.socket, *arguments],
+            [SPDK_RPC, "-s", self.socket, *arguments],
             check=True,
             capture_output=True,
             text=True,
@@ -89,19 +79,19 @@ def test_create_write_snapshot_checksum_copy_check_delete(served: Served, tmp_pa
 
     # Written by a copy: the target itself has no data path.
     source = served.environment["LVOLFS_RUNTIME_DIR"] + "/source"
-    served.lvolfs("create", source, "--size", "32M", "--name", "from")
+    served.run("create", source, "--size", "32M", "--name", "from")
     mountpoint = tmp_path / "mnt"
     mountpoint.mkdir()
-    served.lvolfs("mount", source, str(mountpoint))
+    served.run("mount", source, str(mountpoint))
     try:
         with (mountpoint / "volumes/data").open("wb") as file:
             file.truncate(8 * MIB)
             file.write(b"\xcc" * MIB)
             file.seek(3 * MIB)
             file.write(b"\xdd" * MIB)
-        served.lvolfs("snapshot", str(mountpoint), "data", "frozen")
+        served.run("snapshot", str(mountpoint), "data", "frozen")
     finally:
-        served.lvolfs("umount", str(mountpoint))
+        served.run("umount", str(mountpoint))
     assert rpc("bdev_aio_create", source, "aio1", "4096") == "aio1"
     rpc("bdev_wait_for_examine")
     assert [store["name"] for store in rpc("bdev_lvol_get_lvstores")] == ["lvs0", "from"]
@@ -139,7 +129,7 @@ def test_create_write_snapshot_checksum_copy_check_delete(served: Served, tmp_pa
     rpc("bdev_lvol_delete", "lvs0/vol")
     rpc("bdev_lvol_delete_lvstore", "-l", "lvs0")
     served.end()
-    assert "consistent" in served.lvolfs("check", source)
+    assert "consistent" in served.run("check", source)
 
 
 class Caller:

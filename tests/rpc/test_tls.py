@@ -5,12 +5,10 @@ import os
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -19,8 +17,8 @@ from lvolfs.lvstore.store import Lvstore
 from lvolfs.rpc.client import Client
 from lvolfs.rpc.errors import RpcError
 from lvolfs.rpc.tls import Credentials, parse_address, parse_url
+from tests.command_line import LVOLFS, CommandLine
 
-LVOLFS = Path(sys.executable).parent / "lvolfs"
 MIB = 1 << 20
 
 
@@ -61,7 +59,7 @@ class Served:
     port: int
     log: Path
     authority: Authority
-    environment: dict[str, str]
+    commands: CommandLine
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +68,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("tls")
     authority = Authority.make(folder / "ours")
     Lvstore.create(str(folder / "store"), size=512 * MIB).close()
-    environment = {**os.environ, "LVOLFS_RUNTIME_DIR": str(folder / "run")}
+    commands = CommandLine(folder)
     log = folder / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -78,7 +76,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 LVOLFS, "serve", folder / "store", "--rpc-socket", folder / "s", "--foreground",
                 "--rpc-tcp", "127.0.0.1:0", *options(authority.issue("127.0.0.1")),
             ],
-            env=environment,
+            env=commands.environment,
             stderr=output,
         )  # fmt: skip
     try:
@@ -89,23 +87,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             time.sleep(0.02)
         address = next(word for word in text.split() if word.startswith("127.0.0.1:"))
         port = parse_address(address)[1]
-        yield Served(f"tls://127.0.0.1:{port}", port, log, authority, environment)
+        yield Served(f"tls://127.0.0.1:{port}", port, log, authority, commands)
     finally:
         process.terminate()
         assert process.wait(20) == 0
-
-
-def lvolfs(served: Served, *arguments: str | Path, status: int = 0) -> Any:
-    done = subprocess.run(
-        [LVOLFS, *arguments],
-        env=served.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == status, done.stderr
-    return done
 
 
 def test_both_sides_show_certificates(served: Served) -> None:
@@ -124,12 +109,12 @@ def test_both_sides_show_certificates(served: Served) -> None:
 
 def test_the_command_line_reaches_it(served: Served, tmp_path: Path) -> None:
     mine = options(served.authority.issue("operator"))
-    found = lvolfs(served, "--rpc-socket", served.url, *mine, "info", "any", "--json")
-    assert json.loads(found.stdout)["name"] == "lvs0"
-    missing = lvolfs(served, "--rpc-socket", served.url, "info", "any", status=1)
-    assert "--rpc-tls-cert" in missing.stderr
-    half = lvolfs(served, "--rpc-socket", served.url, mine[0], "info", "any", status=2)
-    assert "together" in half.stderr
+    found = served.commands.run("--rpc-socket", served.url, *mine, "info", "any", "--json")
+    assert json.loads(found)["name"] == "lvs0"
+    missing = served.commands.run("--rpc-socket", served.url, "info", "any", status=1)
+    assert "--rpc-tls-cert" in missing
+    half = served.commands.run("--rpc-socket", served.url, mine[0], "info", "any", status=2)
+    assert "together" in half
 
 
 def test_a_stranger_gets_nowhere(served: Served, tmp_path: Path) -> None:
@@ -192,16 +177,16 @@ def test_no_tcp_without_certificates(served: Served, tmp_path: Path, command: st
     base = [command, store, *where]
     mine = options(served.authority.issue("127.0.0.1"))
     for wrong in (["--rpc-tcp", "127.0.0.1:0"], mine, ["--rpc-tcp", "127.0.0.1:0", *mine[:2]]):
-        assert "together" in lvolfs(served, *base, *wrong, status=2).stderr
+        assert "together" in served.commands.run(*base, *wrong, status=2)
     tcp = ["--rpc-tcp", "127.0.0.1:0"]
     absent = [*mine[:2], f"--rpc-tls-ca={tmp_path}/none"]
-    assert "none" in lvolfs(served, *base, *tcp, *absent, status=1).stderr
+    assert "none" in served.commands.run(*base, *tcp, *absent, status=1)
     swapped = [mine[0], f"--rpc-tls-key={mine[0].partition('=')[2]}", mine[2]]
-    assert "PEM" in lvolfs(served, *base, *tcp, *swapped, status=1).stderr
-    bad = lvolfs(served, *base, "--rpc-tcp", "nowhere", *mine, status=1)
-    assert "is not HOST:PORT" in bad.stderr
-    taken = lvolfs(served, *base, "--rpc-tcp", f"127.0.0.1:{served.port}", *mine, status=1)
-    assert f"cannot listen on 127.0.0.1:{served.port}" in taken.stderr
+    assert "PEM" in served.commands.run(*base, *tcp, *swapped, status=1)
+    bad = served.commands.run(*base, "--rpc-tcp", "nowhere", *mine, status=1)
+    assert "is not HOST:PORT" in bad
+    taken = served.commands.run(*base, "--rpc-tcp", f"127.0.0.1:{served.port}", *mine, status=1)
+    assert f"cannot listen on 127.0.0.1:{served.port}" in taken
     assert not os.path.ismount(tmp_path)
     Lvstore.open(str(store)).close()
 

@@ -2,17 +2,16 @@
 
 import contextlib
 import os
-import sys
 import time
-from pathlib import Path
 
 from lvolfs.rpc import registry
+from tests.command_line import LVOLFS
 from tests.mount.conftest import Mounted
 
 
 def start_afresh(mounted: Mounted) -> None:
     """A daemon by itself: what a fork inherits of this process would blur its memory."""
-    command = str(Path(sys.executable).with_name("lvolfs"))
+    command = str(LVOLFS)
     words = [command, "mount", "--foreground", str(mounted.store_path), str(mounted.path)]
     log = str(mounted.log)
     actions = [

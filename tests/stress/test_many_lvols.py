@@ -4,7 +4,6 @@ walks through all of them. LVOLFS_MANY_LVOLS sets how many (default 10,000)."""
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.rpc import registry
 from lvolfs.rpc.client import Client
+from tests.command_line import LVOLFS
 from tests.mount.conftest import MIB, Mounted, fuse_over_io_uring, make_mounted, run, transport
 from tests.stress.fresh_daemon import start_afresh
 from tests.stress.resources import Resources
@@ -131,10 +131,7 @@ def control_plane_is_usable(mounted: Mounted) -> None:
         os.setxattr(volume, "user.lvolfs.snapshot", b"s%d" % number)
         volume.rename(mounted.volumes / f"renamed{number}")
     assert len(json.loads((mounted.status / "lvols.json").read_bytes())) == MANY + 40
-    assert (
-        len(json.loads(run(Path(sys.executable).with_name("lvolfs"), "ls", mounted.path, "--json")))
-        == MANY + 40
-    )
+    assert len(json.loads(run(LVOLFS, "ls", mounted.path, "--json"))) == MANY + 40
     assert sorted(path.name for path in mounted.snapshots.iterdir()) == sorted(
         f"{kind}{number}" for kind in ("rpc", "s") for number in range(20)
     )

@@ -1,4 +1,4 @@
-"""The installed `lvolfs` command as a process, with sockets and state in a folder of its own."""
+"""The installed `lvolfs` command, and running it with a registry of daemons of its own."""
 
 import os
 import subprocess
