@@ -1,9 +1,8 @@
 """NBD exports as destinations, served by nbdkit."""
 
+import contextlib
 import errno
-import socket
-import subprocess
-import time
+import itertools
 
 import pytest
 
@@ -11,36 +10,22 @@ from lvolfs.bdev.nbd import is_nbd_uri, open_nbd
 from lvolfs.delta.copy import shallow_copy
 from lvolfs.lvstore.store import Lvstore
 from tests.delta.conftest import CLUSTER, bits, fill, finish
+from tests.nbd_server import nbd_server
 
 SIZE = 8 * CLUSTER
 
 
-def answers(path):
-    """Somebody listens there; the file alone is there a little earlier."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
-
-
 @pytest.fixture
 def serve(tmp_path):
-    running = []
-
-    def start(*arguments):
-        path = tmp_path / f"nbd{len(running)}.sock"
-        command = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", path, *arguments]
-        running.append(subprocess.Popen(command, stderr=subprocess.PIPE))
-        until = time.monotonic() + 30
-        while not answers(path):
-            assert running[-1].poll() is None, running[-1].stderr.read()
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        return f"nbd+unix:///?socket={path}"
-
-    yield start
-    for each in running:
-        each.terminate()
-        each.wait(10)
-        each.stderr.close()
+    numbers = itertools.count()
+    with contextlib.ExitStack() as running:
+        yield (
+            lambda *arguments: (
+                running.enter_context(
+                    nbd_server(tmp_path / f"nbd{next(numbers)}.sock", *arguments)
+                ).uri
+            )
+        )
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,41 +12,25 @@ from pathlib import Path
 import pytest
 
 from lvolfs.lvstore.store import Lvstore
-from tests.bdev.test_nbd import answers
 from tests.mount.conftest import MIB, Mounted, fails, pattern
+from tests.nbd_server import NbdServer, nbd_server
 
 # Far more than anything here needs on a busy machine, and far less than for ever.
 PATIENCE = 60
 CLUSTERS = 32
 
 
-class Server:
-    """An NBD server in memory that takes its time over every write, and can be stopped."""
-
-    def __init__(self, directory: Path) -> None:
-        path = directory / "nbd.sock"
-        self.uri = f"nbd+unix:///?socket={path}"
-        self.process = subprocess.Popen(
-            [
-                *("nbdkit", "--foreground", "--exit-with-parent", "--unix", str(path)),
-                *("--filter=delay", "memory", str(CLUSTERS * MIB), "delay-write=100ms"),
-            ]
-        )
-        wait_until(lambda: answers(path), "nbdkit listens")
-
-    def hang(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait(PATIENCE)
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    started = Server(tmp_path)
-    yield started
-    started.end()
+def server(tmp_path: Path) -> Iterator[NbdServer]:
+    """An NBD server in memory that takes its time over every write."""
+    slow = ("--filter=delay", "memory", str(CLUSTERS * MIB), "delay-write=100ms")
+    with nbd_server(tmp_path / "nbd.sock", *slow) as started:
+        yield started
+
+
+def stop(server: NbdServer) -> None:
+    """It hangs from now on."""
+    server.process.send_signal(signal.SIGSTOP)
 
 
 @pytest.fixture
@@ -115,9 +98,9 @@ def work(mounted: Mounted) -> None:
     assert (mounted.status / "jobs.json").read_bytes()
 
 
-def test_a_server_that_hangs(mounted: Mounted, source: Path, server: Server) -> None:
+def test_a_server_that_hangs(mounted: Mounted, source: Path, server: NbdServer) -> None:
     start_copy(source, server.uri)
-    server.hang()
+    stop(server)
     work_in_the_foreground(mounted)
     assert text(source, "copy.state") == "in progress"
     with fails(errno.EBUSY):
@@ -127,8 +110,10 @@ def test_a_server_that_hangs(mounted: Mounted, source: Path, server: Server) -> 
     source.unlink()
 
 
-def test_a_server_that_does_not_even_greet(mounted: Mounted, source: Path, server: Server) -> None:
-    server.hang()
+def test_a_server_that_does_not_even_greet(
+    mounted: Mounted, source: Path, server: NbdServer
+) -> None:
+    stop(server)
     begun = time.monotonic()
     starting = threading.Thread(target=lambda: refused(source, server.uri, errno.ETIMEDOUT))
     starting.start()
@@ -144,18 +129,18 @@ def refused(source: Path, destination: str, code: int) -> None:
         os.setxattr(source, "user.lvolfs.copy.start", destination.encode())
 
 
-def test_a_server_that_dies(mounted: Mounted, source: Path, server: Server) -> None:
+def test_a_server_that_dies(mounted: Mounted, source: Path, server: NbdServer) -> None:
     start_copy(source, server.uri)
-    server.end()
+    server.process.kill()
     wait_until(lambda: text(source, "copy.state") == "error", "the copy fails")
     assert f"of {server.uri}" in text(source, "copy.error")
     work_in_the_foreground(mounted)
     source.unlink()
 
 
-def test_unmounting_while_a_server_hangs(mounted: Mounted, source: Path, server: Server) -> None:
+def test_unmounting_while_a_server_hangs(mounted: Mounted, source: Path, server: NbdServer) -> None:
     start_copy(source, server.uri)
-    server.hang()
+    stop(server)
     mounted.unmount()
     mounted.check_store_is_clean()
 

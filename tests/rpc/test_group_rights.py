@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
-from tests.bdev.test_nbd import answers
+from tests.nbd_server import nbd_server
 from tests.rpc.test_serve import MIB, Cli, cli
 
 __all__ = ["cli"]
@@ -63,7 +62,7 @@ def copy_to(path: Path | str) -> tuple[str, dict[str, Any]]:
     return "lvolfs_start_copy", {"source": "lvs0/s", "destination": str(path)}
 
 
-def test_destinations(served: Cli, tmp_path: Path) -> None:
+def test_a_member_copies_to_what_it_may_write_and_nowhere_else(served: Cli, tmp_path: Path) -> None:
     theirs, roots, groups = tmp_path / "theirs", tmp_path / "roots", tmp_path / "groups"
     for path in (theirs, roots, groups):
         path.write_bytes(bytes(MIB))
@@ -77,12 +76,13 @@ def test_destinations(served: Cli, tmp_path: Path) -> None:
     hidden.mkdir(mode=0o700)
     (hidden / "file").write_bytes(bytes(MIB))
     (hidden / "file").chmod(0o666)
-    # Each member lives in a folder of its own, so that names can be swapped meanwhile.
     (job,) = member(served, copy_to(theirs))
     assert job["state"] in {"in progress", "complete"}
     served.run("jobs", tmp_path / "store", "--watch")
     (job,) = member(served, copy_to(groups))
     assert job["state"] in {"in progress", "complete"}
+    served.run("jobs", tmp_path / "store", "--watch")
+    assert theirs.read_bytes() == groups.read_bytes() == b"x" * MIB
     refused = member(
         served,
         copy_to(roots),
@@ -94,33 +94,23 @@ def test_destinations(served: Cli, tmp_path: Path) -> None:
     assert all("Permission denied" in text for text in refused), refused
     assert roots.read_bytes() == bytes(MIB)
     assert (hidden / "file").read_bytes() == bytes(MIB)
-    served.run("jobs", tmp_path / "store", "--watch")
     # Root is not held to that.
     assert "copied" in served.run("copy", tmp_path / "store", "s", roots, "--wait")
     assert roots.read_bytes() == b"x" * MIB
 
 
-def test_sockets_of_others(served: Cli, tmp_path: Path) -> None:
+def test_a_member_connects_to_no_socket_that_it_may_not_write(served: Cli, tmp_path: Path) -> None:
     """Connecting to a unix socket needs the right to write to it."""
     (text,) = member(served, copy_to(f"nbd+unix:///?socket={served.socket.parent}/private"))
     assert "cannot be reached" in text
     private = tmp_path / "private"
-    server = subprocess.Popen(
-        ["nbdkit", "--foreground", "--unix", str(private), "memory", str(MIB)]
-    )
-    try:
-        while not answers(private):
-            assert server.poll() is None
-            time.sleep(0.02)
+    with nbd_server(private, "memory", str(MIB)) as server:
         private.chmod(0o600)
-        (text,) = member(served, copy_to(f"nbd+unix:///?socket={private}"))
+        (text,) = member(served, copy_to(server.uri))
         assert "ermission denied" in text
-    finally:
-        server.kill()
-        server.wait(30)
 
 
-def test_what_is_opened_again_later(served: Cli, tmp_path: Path) -> None:
+def test_a_member_names_no_path_that_is_opened_again_later(served: Cli, tmp_path: Path) -> None:
     """A path that is kept would be opened when nobody of theirs asks any more."""
     file = tmp_path / "file"
     file.write_bytes(bytes(MIB))
