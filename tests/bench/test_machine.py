@@ -25,7 +25,7 @@ def test_busy_share():
     assert machine.busy_share((1, 0, 1), (1, 0, 1)) == 0.0
 
 
-def test_refuses_and_names_the_load():
+def test_refuses_beside_load_and_names_the_way_out():
     spinning = multiprocessing.get_context("fork").Process(target=spin)
     spinning.start()
     try:
@@ -39,8 +39,10 @@ def test_refuses_and_names_the_load():
     assert "--force" in str(refused.value)
 
 
-def test_an_idle_machine_is_accepted():
-    assert machine.refuse_beside_load(0.05, limit=1.0) <= 1.0
+def test_load_up_to_the_limit_is_accepted(monkeypatch):
+    times = iter([(100, 0, 200), (190, 0, 300)])
+    monkeypatch.setattr(machine, "read_processor_times", lambda: next(times))
+    assert machine.refuse_beside_load(0, limit=0.11) == pytest.approx(0.1)
 
 
 def test_the_busiest_are_named():

@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,8 @@ class Load:
         self.end = time.monotonic() + seconds
         self.failures: list[BaseException] = []
         self.steps: dict[str, int] = {}
+        # Kinds of them that were not only ever refused.
+        self.changes: set[str] = set()
         self.volume = mounted.volumes / "v"
 
     def thread(self, step: Callable[[random.Random, int], None], number: int) -> threading.Thread:
@@ -65,31 +67,31 @@ class Load:
         block = chance.randrange(SIZE // BLOCK // WRITERS) * WRITERS + number
         content = chance.randbytes(8) * (BLOCK // 8)
         direct = os.O_DIRECT if chance.random() < 0.5 else 0
-        with contextlib.closing(_Open(self.volume, os.O_RDWR | direct)) as file:
+        with opened(self.volume, os.O_RDWR | direct) as file:
             kind = chance.randrange(6)
             if kind == 5:
                 content = bytes(BLOCK)
                 mode = chance.choice((KEEP_SIZE | PUNCH_HOLE, KEEP_SIZE | ZERO_RANGE))
-                fallocate(file.descriptor, mode, block * BLOCK, BLOCK)
+                fallocate(file, mode, block * BLOCK, BLOCK)
             else:
                 with mmap.mmap(-1, BLOCK) as aligned:
                     aligned[:] = content
-                    os.pwritev(file.descriptor, [aligned], block * BLOCK)
+                    os.pwritev(file, [aligned], block * BLOCK)
             if kind == 4:
-                os.fsync(file.descriptor)
+                os.fsync(file)
             with mmap.mmap(-1, BLOCK) as aligned:
-                assert os.preadv(file.descriptor, [aligned], block * BLOCK) == BLOCK
+                assert os.preadv(file, [aligned], block * BLOCK) == BLOCK
                 assert aligned[:] == content, f"block {block} is not what was written"
 
     def look(self, chance: random.Random, _: int) -> None:
         """Reads that cross what the writers do, holes, block counts, status files."""
-        with contextlib.closing(_Open(self.volume, os.O_RDONLY)) as file:
-            os.pread(file.descriptor, 256 << 10, chance.randrange(SIZE))
-            os.fstat(file.descriptor)
-            with self._refusals():
-                os.lseek(file.descriptor, chance.randrange(SIZE), os.SEEK_DATA)
-            ioctls.call(file.descriptor, ioctls.Info())
-            ioctls.call(file.descriptor, ioctls.Fragmap(start=0, count=SIZE // CLUSTER))
+        with opened(self.volume, os.O_RDONLY) as file:
+            os.pread(file, 256 << 10, chance.randrange(SIZE))
+            os.fstat(file)
+            with self._or_refused("seek"):
+                os.lseek(file, chance.randrange(SIZE), os.SEEK_DATA)
+            ioctls.call(file, ioctls.Info())
+            ioctls.call(file, ioctls.Fragmap(start=0, count=SIZE // CLUSTER))
         for name in ("store.json", "lvols.json", "jobs.json", "metrics"):
             (self.mounted.status / name).read_bytes()
 
@@ -99,41 +101,44 @@ class Load:
         """A snapshot with its checksums and a clone, and the end of both."""
         snapshot = self.mounted.snapshots / f"s{number}"
         clone = self.mounted.volumes / f"c{number}"
-        with self._refusals():
+        with self._or_refused("snapshot"):
             os.setxattr(self.volume, "user.lvolfs.snapshot", snapshot.name.encode())
-        with self._refusals():
+        with self._or_refused("register"):
             os.setxattr(snapshot, "user.lvolfs.checksum.register", b"")
-        with self._refusals():
+        with self._or_refused("clone"):
             os.setxattr(snapshot, "user.lvolfs.clone", clone.name.encode())
-        with self._refusals(), clone.open("r+b", buffering=0) as file:
+        with self._or_refused("write"), clone.open("r+b", buffering=0) as file:
             os.pwrite(file.fileno(), b"c" * BLOCK, chance.randrange(SIZE - BLOCK))
             os.ftruncate(file.fileno(), chance.randrange(1, 5) * MIB)
-        with self._refusals():
+        with self._or_refused("copy"):
             destination = str(self.mounted.directory / f"copy{number}")
             os.setxattr(snapshot, "user.lvolfs.copy.start", destination.encode())
-        with self._refusals():
-            if chance.random() < 0.5:
+        if chance.random() < 0.5:
+            with self._or_refused("cancel"):
                 os.setxattr(snapshot, "user.lvolfs.copy.cancel", b"")
-        with self._refusals():
+        with self._or_refused("delete"):
             clone.unlink()
-        with self._refusals():
+        with self._or_refused("merge"):
             snapshot.unlink()
 
     @contextlib.contextmanager
-    def _refusals(self):  # type: ignore[no-untyped-def]
+    def _or_refused(self, what: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             if error.errno not in REFUSALS:
                 raise
+        else:
+            self.changes.add(what)
 
 
-class _Open:
-    def __init__(self, path: Path, flags: int) -> None:
-        self.descriptor = os.open(path, flags)
-
-    def close(self) -> None:
-        os.close(self.descriptor)
+@contextlib.contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @both_transports
@@ -161,7 +166,7 @@ def test_everything_at_once(
     for failure in load.failures:
         raise failure
     assert all(load.steps.values()), load.steps
-    print(load.steps)
+    assert load.changes >= {"snapshot", "clone"}
     mounted.unmount()
     assert "Sanitizer" not in mounted.log_text(), mounted.log_text()
     assert check_store(str(mounted.store_path)) == []
