@@ -5,7 +5,8 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-MIB = 1 << 20
+from bench.settings import MIB
+
 _STEP = 4099  # odd: distinct offsets for 2^20 clusters
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bench import fio
 from bench.case import Case, Sample
-from bench.content import MIB, Content
+from bench.content import Content
 from bench.peers.block_files import mounted_store, scratch_directory, warm
 from bench.processes import lvolfs
-from bench.settings import Settings
+from bench.settings import MIB, Settings
 
 LENGTHS = {"no snapshot": 0, "1 snapshot": 1, "8 snapshots": 8, "64 snapshots": 64}
 

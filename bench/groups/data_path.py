@@ -1,13 +1,11 @@
 """fio on a file of every contestant: by block size, depth, engine; direct and buffered."""
 
 import contextlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from bench import fio
 from bench.case import Case, Sample
-from bench.peers.block_files import BlockFiles, scratch_directory
+from bench.peers.block_files import BlockFiles, flush, scratch_directory
 from bench.settings import Settings
 
 ALL = ("lvolfs", "flat-lane", "raw", "qcow2", "nbdfuse", "pyfuse3", "xfs")
@@ -23,15 +21,6 @@ MODES = {
     "read": "sequential read",
     "write": "sequential overwrite",
 }
-
-
-def flush(path: Path) -> None:
-    """Between samples: what one wrote does not go to the disk during the next."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_case(
@@ -65,6 +54,7 @@ def make_case(
             seconds=settings.seconds * shorter,
         )
         if "read" not in mode:
+            # What one wrote does not go to the disk during the next sample.
             flush(path)
         sample["value"] = sample["bytes"] / 1e9 if by_rate else sample["iops"]
         return sample

@@ -7,23 +7,22 @@ file, which is not timed; the flush at the end is timed apart.
 
 import contextlib
 import itertools
-import os
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench import fio
 from bench.case import Case, Sample
-from bench.content import MIB, Content
+from bench.content import Content
 from bench.peers.block_files import (
+    flush,
     loop_file_system,
     mounted_store,
     qcow2_export,
     scratch_directory,
 )
 from bench.processes import execute, lvolfs
-from bench.settings import GIB, Settings
+from bench.settings import GIB, MIB, Settings
 
 THIN = ("lvolfs", "qcow2", "raw")
 COW = ("lvolfs", "qcow2", "qcow2-subclusters", "xfs")
@@ -121,16 +120,6 @@ def write_log(path: Path, clusters: int) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def flush_seconds(path: Path) -> float:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        start = time.monotonic()
-        os.fsync(descriptor)
-        return time.monotonic() - start
-    finally:
-        os.close(descriptor)
-
-
 def make_case(
     files: NewFiles, key: str, title: str, size: int, *, clone: bool, each: bool, most: int
 ) -> Case:
@@ -149,7 +138,7 @@ def make_case(
                 size=None if each else min(size, 256 * MIB),
             )
             writing = sample["ios"] / sample["iops"]
-            flushing = flush_seconds(path)
+            flushing = flush(path)
         return sample | {
             "value": sample["iops"],
             "flush_seconds": flushing,

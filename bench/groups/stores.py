@@ -14,10 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.case import Case, Sample
-from bench.content import MIB
 from bench.peers.block_files import mounted_store, scratch_directory
 from bench.processes import ProgramError, execute
-from bench.settings import GIB, Settings
+from bench.settings import GIB, MIB, Settings
 from lvolfs import Lvol, Lvstore
 from lvolfs.blobstore.superblock import PAGE, Superblock, parse_superblock
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.case import Case, Sample
-from bench.content import MIB, Content
+from bench.content import Content
 from bench.peers.block_files import scratch_directory
 from bench.processes import ProgramError, timed
-from bench.settings import GIB, Settings
+from bench.settings import GIB, MIB, Settings
 from lvolfs import Job, Lvol, Lvstore
 from lvolfs.delta.checksums import register
 
@@ -135,48 +135,49 @@ def sum_case(frozen: Frozen, place: str) -> Case:
 
 def copy_cases(frozen: Frozen, place: str) -> list[Case]:
     size = frozen.size
+    every_eighth = range(0, size // MIB, 8)
 
-    def shallow(name: str) -> Sample:
-        act = {
-            "lvolfs": lambda: copy(frozen, None),
-            "cp --sparse=always": lambda: cp(frozen, "plain"),
-        }
-        seconds = second(act[name])
-        return {"value": size / seconds / GIB, "seconds": seconds}
+    def case(key: str, title: str, length: int, acts: dict[str, Callable[[], float]]) -> Case:
+        """`acts`: what each contestant does to copy `length` bytes, and the seconds it took."""
 
-    def overwriting(name: str) -> Sample:
-        act = {
-            "lvolfs": lambda: copy(frozen, None, over=True),
-            "dd conv=notrunc": lambda: dd(frozen),
-        }
-        seconds = second(act[name])
-        return {"value": size / seconds / GIB, "seconds": seconds}
+        def measure(name: str) -> Sample:
+            seconds = second(acts[name])
+            return {"value": length / seconds / GIB, "seconds": seconds}
 
-    def ranges(name: str) -> Sample:
-        every_eighth = range(0, size // MIB, 8)
-        act = {
-            "lvolfs": lambda: copy(frozen, every_eighth),
-            "cp --sparse=always": lambda: cp(frozen, "eighth"),
-        }
-        seconds = second(act[name])
-        return {"value": size / 8 / seconds / GIB, "seconds": seconds}
-
-    def case(
-        key: str, title: str, contestants: tuple[str, ...], measure: Callable[[str], Sample]
-    ) -> Case:
         # Copies on a disk's file system take seconds, most of them to flush.
-        most = {} if place == "tmpfs" else dict.fromkeys(contestants, 3)
+        most = {} if place == "tmpfs" else dict.fromkeys(acts, 3)
         return Case(
-            f"copy.{key}.{place}", f"{title}, {place}", "GiB/s", contestants, measure, rounds=most
+            f"copy.{key}.{place}", f"{title}, {place}", "GiB/s", tuple(acts), measure, rounds=most
         )
 
-    both = ("lvolfs", "cp --sparse=always")
     return [
-        case("shallow", "shallow copy", both, shallow),
         case(
-            "over", "shallow copy over an existing file", ("lvolfs", "dd conv=notrunc"), overwriting
+            "shallow",
+            "shallow copy",
+            size,
+            {
+                "lvolfs": lambda: copy(frozen, None),
+                "cp --sparse=always": lambda: cp(frozen, "plain"),
+            },
         ),
-        case("range", "copy of every 8th cluster", both, ranges),
+        case(
+            "over",
+            "shallow copy over an existing file",
+            size,
+            {
+                "lvolfs": lambda: copy(frozen, None, over=True),
+                "dd conv=notrunc": lambda: dd(frozen),
+            },
+        ),
+        case(
+            "range",
+            "copy of every 8th cluster",
+            size // 8,
+            {
+                "lvolfs": lambda: copy(frozen, every_eighth),
+                "cp --sparse=always": lambda: cp(frozen, "eighth"),
+            },
+        ),
     ]
 
 

@@ -1,13 +1,16 @@
 """Files to run fio on, one per contestant, each with the same content of the same size."""
 
 import contextlib
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.content import MIB, Content
+from bench.content import Content
 from bench.processes import LVOLFS, ProgramError, daemon, execute, lvolfs, mounted, unmount
+from bench.settings import MIB
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,6 +23,17 @@ def warm(*paths: Path) -> None:
     """Reads files, so that they are in the page cache."""
     for path in paths:
         execute("dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none")
+
+
+def flush(path: Path) -> float:
+    """The seconds that fsync of a contestant's file takes."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        start = time.monotonic()
+        os.fsync(descriptor)
+        return time.monotonic() - start
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 
 from bench.case import Sample
-from bench.content import MIB, Content, scattered
+from bench.content import Content, scattered
 from bench.processes import ProgramError, execute
+from bench.settings import MIB
 
 
 class PlainFiles:

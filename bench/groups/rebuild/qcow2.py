@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.case import Sample
-from bench.content import MIB, Content, scattered
+from bench.content import Content, scattered
 from bench.processes import ProgramError, daemon, execute, mounted
+from bench.settings import MIB
 
 
 class Monitor:

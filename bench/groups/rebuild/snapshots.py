@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 
 from bench.case import Sample
-from bench.content import MIB, Content, scattered
+from bench.content import Content, scattered
 from bench.peers.block_files import loop_file_system
 from bench.processes import ProgramError, daemon, execute
+from bench.settings import MIB
 
 
 class Btrfs:

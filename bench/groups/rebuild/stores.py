@@ -4,9 +4,10 @@ import time
 from pathlib import Path
 
 from bench.case import Sample
-from bench.content import MIB, Content, scattered
+from bench.content import Content, scattered
 from bench.processes import ProgramError
 from bench.processes import lvolfs as command
+from bench.settings import MIB
 from lvolfs import Lvol, Lvstore, RebuildReport, rebuild
 from lvolfs.delta.checksums import register
 
