@@ -130,7 +130,7 @@ def test_signals_leave_no_process(tmp_path, number):
         assert list(tmp_path.iterdir()) == []
 
 
-def test_mounted(tmp_path):
+def test_mount_points_are_told_from_other_directories(tmp_path):
     assert mounted(Path("/proc"))
     assert not mounted(tmp_path)
 

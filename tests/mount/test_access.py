@@ -63,7 +63,9 @@ def confined(how: list[str], script: str, mounted: Mounted, destination: str) ->
     ],
     ids=["other mounts", "other network", "fewer capabilities"],
 )
-def test_root_that_is_confined(mounted: Mounted, secret: Path, how: list[str], script: str) -> None:
+def test_confined_root_copies_to_lvols_only(
+    mounted: Mounted, secret: Path, how: list[str], script: str
+) -> None:
     """Root of a container, say, that was given the mount but not the host's files."""
     before = secret.read_bytes()
     for destination in (str(secret), "nbd://127.0.0.1:1/", f"nbd+unix:///?socket={secret}"):
@@ -79,7 +81,7 @@ def test_root_that_is_confined(mounted: Mounted, secret: Path, how: list[str], s
     assert confined([], script, mounted, str(secret)) == "done"
 
 
-def test_a_chroot(mounted: Mounted, secret: Path) -> None:
+def test_a_process_in_a_chroot_names_no_path(mounted: Mounted, secret: Path) -> None:
     with (mounted.snapshots / "s").open("rb") as raw:
         child = os.fork()
         if child == 0:

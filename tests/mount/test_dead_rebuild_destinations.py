@@ -47,7 +47,7 @@ def jobs(source: Mounted) -> list[dict[str, object]]:
 def begin(source: Mounted, destination: Path) -> "subprocess.Popen[str]":
     """Slow enough for it to be stopped in the middle; some clusters are there when it returns."""
     process = subprocess.Popen(
-        [LVOLFS, "rebuild", f"{source.path}:v", f"{destination}:v", "--rate", "16M"],
+        [LVOLFS, "rebuild", f"{source.path}:v", f"{destination}:v", "--rate", "4M"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
