@@ -19,7 +19,7 @@ from lvolfs import Job, Lvol, Lvstore
 from lvolfs.delta.checksums import register
 
 TMPFS = Path("/dev/shm")
-PASSES = 2
+PASSES = 4
 """Over the data, for one sample of a checksum case."""
 
 
