@@ -80,7 +80,7 @@ class ControlChannel:
             if call.kind == CALL_GROW:
                 await trio.to_thread.run_sync(self._tree.grow, call.fh, call.size)
             elif call.kind == CALL_IOCTL:
-                result = await self._tree.patiently(self._ioctl, call)
+                result = await self._tree.releases.patiently(self._ioctl, call)
         except Exception as problem:
             what = "ioctl" if call.kind == CALL_IOCTL else "growing a volume"
             error = -number_of(problem, what)

@@ -23,6 +23,7 @@ from lvolfs.mount import index, xattrs
 from lvolfs.mount.attributes import Attributes
 from lvolfs.mount.errors import request
 from lvolfs.mount.index import Index
+from lvolfs.mount.late_releases import LateReleases
 from lvolfs.mount.status_files import StatusFiles
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ _R = TypeVar("_R")
 
 # Replies through the lane's socket must fit an ordinary user's socket buffer.
 MAX_READ = 128 * 1024
-
-# close(2) returns before the kernel tells us: rm right after it should not find a file "open".
-_RELEASE_PATIENCE = 1.0
 
 
 @dataclass
@@ -77,7 +75,7 @@ class Tree(pyfuse3.Operations):
         self._texts: dict[int, bytes] = {}
         self._directories: dict[int, list[tuple[bytes, int]]] = {}
         self._handles = itertools.count(1)
-        self._released = trio.Event()
+        self.releases = LateReleases(self.open_lvols)
 
     # -- names
 
@@ -295,8 +293,7 @@ class Tree(pyfuse3.Operations):
         if opened is not None:
             self.lane.close_handle(fh)
             opened.token.close()
-            self._released.set()
-            self._released = trio.Event()
+            self.releases.note()
 
     def on_event(self, kind: str, lvol: Lvol) -> None:
         """A callback of Lvstore.events."""
@@ -376,22 +373,6 @@ class Tree(pyfuse3.Operations):
 
     # -- removing and renaming
 
-    async def patiently(self, function: Callable[_P, _R], *args: _P.args) -> _R:  # type: ignore[valid-type]
-        """Runs it in a thread; tries again when it is EBUSY and something is closed meanwhile:
-        the kernel tells us of a close(2) later than its caller goes on."""
-        deadline = trio.current_time() + _RELEASE_PATIENCE
-        while True:
-            released = self._released
-            try:
-                return await in_thread(function, *args)
-            except OSError as error:
-                if error.errno != errno.EBUSY or not self.open_lvols:
-                    raise
-                with trio.move_on_at(deadline) as scope:
-                    await released.wait()
-                if scope.cancelled_caught:
-                    raise
-
     @request
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         lvol = self._named(parent_inode, name, "rm")
@@ -399,7 +380,7 @@ class Tree(pyfuse3.Operations):
         await self._delete(lvol)
 
     async def _delete(self, lvol: Lvol) -> None:
-        await self.patiently(lvol.delete)
+        await self.releases.patiently(lvol.delete)
 
     @request
     async def rename(
@@ -476,7 +457,7 @@ class Tree(pyfuse3.Operations):
     ) -> None:
         self.check_owner(ctx.uid)
         lvol = self._xattr_lvol(inode, errno.ENOTSUP)
-        await self.patiently(xattrs.write, lvol, name, value, self.mountpoint, ctx.pid)
+        await self.releases.patiently(xattrs.write, lvol, name, value, self.mountpoint, ctx.pid)
 
     @request
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
