@@ -11,9 +11,10 @@ from lvolfs.delta.diff import diff
 from lvolfs.delta.rebuild import rebuild, start_rebuild
 from lvolfs.lvstore.store import Lvstore
 from tests.delta.conftest import CLUSTER, cluster_of, fill
-from tests.delta.test_rebuild import SIZE, assert_same, diverge
-from tests.delta.test_rebuild_interrupted import source
+from tests.delta.histories import SIZE, assert_same, diverge, source
 from tests.torture import count
+
+HEAD = range(28, 34)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def test_each_request_of_the_destination(tmp_path, operation, code, diverged):
     """From the n-th on all fail, for ever greater n, until the rebuild gets through."""
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     with Lvstore.create(here, size=8 << 20, cluster_size=CLUSTER, name="here") as store:
-        source(store)
+        source(store, HEAD)
     with Lvstore.create(there, size=8 << 20, cluster_size=CLUSTER, name="there") as other:
         if diverged:
             diverge(other)
@@ -81,7 +82,7 @@ def test_each_request_of_the_destination(tmp_path, operation, code, diverged):
             assert_same(volume, other)
             assert diff(volume, other.get("v")).equal
             if device_worked:
-                assert report.total("copied") == 6
+                assert report.total("copied") == len(HEAD)
         store.close()
         for path in pristine:
             assert check_store(path) == []
@@ -93,7 +94,7 @@ def test_each_request_of_the_destination(tmp_path, operation, code, diverged):
 
 def test_a_destination_that_is_full_for_a_while(store, other):
     """No error that lasts: with space again the same command goes on without opening anything."""
-    volume = source(store)
+    volume = source(store, HEAD)
     other.engine.device.plant_fault("write", errno.ENOSPC, skip=15, times=1)
     job = start_rebuild(volume, other, "v")
     assert job.wait(60)
@@ -106,7 +107,7 @@ def test_a_destination_that_is_full_for_a_while(store, other):
 
 def test_a_copy_into_a_failing_store(store):
     """A shallow copy to an lvol of the same store: its own job's error, and nobody else's."""
-    volume = source(store)
+    volume = source(store, HEAD)
     target = store.create_volume("target", SIZE)
     where = store.engine.device
     store.engine.stop_flusher()

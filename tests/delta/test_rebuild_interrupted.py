@@ -11,8 +11,10 @@ from lvolfs.delta.rebuild_run import Rebuild
 from lvolfs.delta.replica import LocalReplica
 from lvolfs.lvstore.store import Lvstore
 from tests.delta.conftest import CLUSTER, fill
-from tests.delta.test_rebuild import SIZE, assert_same, diverge
+from tests.delta.histories import SIZE, assert_same, diverge, source
 
+# Two batches.
+HEAD = range(28, 34)
 CHANGES = [
     "create_volume",
     "clone",
@@ -75,16 +77,6 @@ def run(volume, other, power):
     ).run()
 
 
-def source(store):
-    found = store.create_volume("v", SIZE)
-    fill(found, range(20), 1)
-    found.snapshot("s1")
-    fill(found, [5, 6, 7, 25], 2)
-    found.snapshot("s2")
-    fill(found, range(28, 34), 3)
-    return found
-
-
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     monkeypatch.setattr(rebuild_data, "BATCH", 3)
@@ -97,7 +89,7 @@ def test_cut_off_at_every_step(make_store, kill, diverged):
     redone = []
     while True:
         store, other = make_store(f"a{steps}", clusters=120), make_store(f"b{steps}", clusters=120)
-        volume = source(store)
+        volume = source(store, HEAD)
         if diverged:
             diverge(other)
         power = Power(steps, kill)
@@ -124,7 +116,7 @@ def test_cut_off_at_every_step(make_store, kill, diverged):
 
 
 def test_finished_batches_are_not_copied_again(store, other):
-    volume = source(store)
+    volume = source(store, HEAD)
     job_power = Power(12, True)
     with pytest.raises(CutError):
         run(volume, other, job_power)
@@ -157,7 +149,7 @@ def test_the_head_is_gone_on_with_by_comparing(store, other):
 
 
 def test_a_source_that_changed_its_history_starts_over(store, other):
-    volume = source(store)
+    volume = source(store, HEAD)
     with pytest.raises(CutError):
         run(volume, other, Power(12, True))
     for lvol in [x for x in store.lvols if x.name.startswith("rebuild-")]:
@@ -168,7 +160,7 @@ def test_a_source_that_changed_its_history_starts_over(store, other):
 
 
 def test_cancelled_in_the_middle(store, other):
-    volume = source(store)
+    volume = source(store, HEAD)
     job = start_rebuild(volume, other, "v", rate=30 * CLUSTER)
     while job.copied < 4:
         assert not job.wait(0.01), job.as_dict()

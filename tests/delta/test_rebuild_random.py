@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lvolfs.delta import checksums
 from lvolfs.delta.rebuild import rebuild
 from tests.delta.conftest import CLUSTER, cluster_of, finish
-from tests.delta.test_rebuild import assert_same
+from tests.delta.histories import assert_same
 
 NUMBERS = itertools.count()
 CLUSTERS = 14

@@ -2,30 +2,16 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import needs
-from tests.loop_device import loop_device
 from tests.mount.conftest import MIB, Mounted, pattern, run
+from tests.mount.kernel_file_systems import KINDS, loop_mount
 
 pytestmark = needs.loop_devices
-
-
-@contextmanager
-def loop_mount(file: Path, where: Path, kind: str, *, direct: bool) -> Iterator[None]:
-    """Mounts the file system in a volume; gone afterwards, whatever happens."""
-    where.mkdir(exist_ok=True)
-    with loop_device(file, f"--direct-io={'on' if direct else 'off'}") as device:
-        run("mount", "-t", kind, device, where)
-        try:
-            yield
-        finally:
-            subprocess.run(["umount", where], check=False)
-            subprocess.run(["umount", "-l", where], check=False, stderr=subprocess.DEVNULL)
 
 
 def _fill(where: Path) -> None:
@@ -42,12 +28,6 @@ def _check(where: Path) -> None:
             assert path.read_bytes() == pattern(20000 * (number + 1), number), path
         else:
             assert not path.exists()
-
-
-KINDS = [
-    ("ext4", 64, ["mkfs.ext4", "-q", "-F"], ["fsck.ext4", "-fn"]),
-    ("xfs", 320, ["mkfs.xfs", "-q", "-f"], ["xfs_repair", "-n"]),
-]
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "buffered"])

@@ -16,7 +16,7 @@ from lvolfs.blobstore.check import check_store
 from tests import needs
 from tests.mount.conftest import MIB, Mounted, run
 from tests.mount.file_load import content
-from tests.mount.test_loop import KINDS, loop_mount
+from tests.mount.kernel_file_systems import KINDS, loop_mount
 from tests.torture import count
 
 KILLS = int(os.environ.get("LVOLFS_LOOP_KILLS", "2"))

@@ -20,7 +20,7 @@ import pytest
 from lvolfs import ioctls
 from lvolfs.blobstore.check import check_store
 from tests.mount.conftest import MIB, Mounted, both_transports
-from tests.mount.test_seek_fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
+from tests.mount.fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
 SECONDS = float(os.environ.get("LVOLFS_RACES_SECONDS", "3"))
 CLUSTER = 64 << 10

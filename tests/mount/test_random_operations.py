@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.conftest import Mounted, both_transports
-from tests.mount.test_seek_fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
+from tests.mount.fallocate import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
 CLUSTER = 65536
 MAX_CLUSTERS = 24

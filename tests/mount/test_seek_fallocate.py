@@ -1,25 +1,12 @@
 """Holes: lseek(SEEK_DATA, SEEK_HOLE) and fallocate(2)."""
 
-import ctypes
 import errno
 import os
 
 import pytest
 
 from tests.mount.conftest import MIB, Mounted, fails, pattern
-
-KEEP_SIZE = 1
-PUNCH_HOLE = 2
-COLLAPSE_RANGE = 8
-ZERO_RANGE = 16
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
-    if _libc.fallocate(descriptor, mode, ctypes.c_long(offset), ctypes.c_long(length)):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+from tests.mount.fallocate import COLLAPSE_RANGE, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
 
 def extents(descriptor: int) -> list[tuple[int, int]]:

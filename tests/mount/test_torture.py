@@ -9,7 +9,7 @@ import pytest
 from lvolfs.blobstore.check import check_store
 from tests import needs, torture
 from tests.mount.conftest import MIB, Mounted, run
-from tests.mount.test_loop import KINDS, loop_mount
+from tests.mount.kernel_file_systems import KINDS, loop_mount
 
 pytestmark = pytest.mark.timeout(300 + 2 * torture.SECONDS)
 STRESS_SECONDS = torture.SECONDS / 2 or 5
