@@ -6,6 +6,7 @@ import stat
 from typing import Any
 
 from lvolfs._native.endpoint import Endpoint
+from lvolfs.bdev.rights import as_client
 from lvolfs.delta.repair import repair
 from lvolfs.report import documents
 from lvolfs.rpc.checksum_methods import ClusterRuns, cluster_ranges
@@ -30,7 +31,8 @@ def repair_clusters(
     if count > MAX_CLUSTERS:
         raise OSError(errno.EINVAL, f"{count} clusters: at most {MAX_CLUSTERS} at a time")
     wanted = [cluster for run in cluster_ranges(clusters) or [] for cluster in run]
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = as_client(os.open, source, flags)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

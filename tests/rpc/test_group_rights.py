@@ -110,6 +110,24 @@ def test_a_member_connects_to_no_socket_that_it_may_not_write(served: Cli, tmp_p
         assert "ermission denied" in text
 
 
+def test_a_member_repairs_from_no_file_that_it_may_not_read(served: Cli, tmp_path: Path) -> None:
+    """The daemon tells neither what a file has in it nor how long it is."""
+    served.run("checksum", "register", tmp_path / "store", "s")
+    roots, theirs = tmp_path / "roots", tmp_path / "theirs"
+    for path in (roots, theirs):
+        path.write_bytes(b"x" * MIB)
+        path.chmod(0o600)
+    os.chown(theirs, NOBODY, NOBODY)
+    repair = {"name": "lvs0/s", "clusters": [[0, 1]]}
+    refused, repaired = member(
+        served,
+        ("lvolfs_repair_clusters", {**repair, "source": str(roots)}),
+        ("lvolfs_repair_clusters", {**repair, "source": str(theirs)}),
+    )
+    assert "Permission denied" in refused
+    assert (repaired["repaired"], repaired["refused"]) == ([[0, 1]], [])
+
+
 def test_a_member_names_no_path_that_is_opened_again_later(served: Cli, tmp_path: Path) -> None:
     """A path that is kept would be opened when nobody of theirs asks any more."""
     file = tmp_path / "file"
