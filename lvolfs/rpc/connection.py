@@ -168,6 +168,10 @@ class Connection:
     async def _handle(self, request: Any, size: int) -> None:
         try:
             await self._answer(request)
+        except Exception:
+            # The same here: what leaves the server's nursery ends the daemon.
+            log.exception("a request failed unexpectedly")
+            await trio.aclose_forcefully(self._stream)
         finally:
             self._outstanding -= 1
             self._request_bytes -= size

@@ -23,7 +23,7 @@ import trio
 from lvolfs.bdev.rights import acting_for
 from lvolfs.rpc import table
 from lvolfs.rpc.connection import PARTING_TIME, Connection, check_peer
-from lvolfs.rpc.errors import RpcError
+from lvolfs.rpc.errors import INTERNAL_ERROR, RpcError
 from lvolfs.rpc.table import dispatch, lookup
 from lvolfs.rpc.target import Target
 from lvolfs.rpc.tls import explain
@@ -65,19 +65,24 @@ class Server:
     async def run(self, method: str, params: Any) -> Any:
         entry = lookup(method)
         log.debug("rpc %s %s", method, params)
-        if entry.takes_long:
-            # Left behind at shutdown: what it waits for is cancelled with the store.
+        limiter = self._long if entry.takes_long else self._short
+        try:
+            # What takes long is left behind at shutdown: what it waits for is cancelled with
+            # the store.
             return await trio.to_thread.run_sync(
                 dispatch,
                 self.target,
                 method,
                 params,
-                limiter=self._long,
-                abandon_on_cancel=True,
+                limiter=limiter,
+                abandon_on_cancel=entry.takes_long,
             )
-        return await trio.to_thread.run_sync(
-            dispatch, self.target, method, params, limiter=self._short
-        )
+        except (RuntimeError, MemoryError) as error:
+            # Not of the method, whose errors are RpcErrors.
+            raise RpcError.from_os_error(
+                OSError(errno.ENOMEM, f"there is no thread to run {method} in: {error}"),
+                INTERNAL_ERROR,
+            ) from error
 
     async def accept(self, stream: trio.SocketStream) -> None:
         """Serves a client of a unix socket."""

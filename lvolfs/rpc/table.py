@@ -161,6 +161,9 @@ def dispatch(target: Target, name: str, params: Any = None) -> Any:
         raise
     except OSError as error:
         raise RpcError.from_os_error(error, entry.failure_code) from error
+    except MemoryError as error:
+        no_memory = OSError(errno.ENOMEM, f"{name}: {os.strerror(errno.ENOMEM)}")
+        raise RpcError.from_os_error(no_memory, entry.failure_code) from error
     except Exception as error:
         # A bug, not a state of the world. The client gets a reply all the same.
         if os.environ.get("LVOLFS_DEBUG"):

@@ -1,5 +1,6 @@
 """The wire: framing, pipelining, errors, peers. Raw sockets, as foreign clients use it."""
 
+import errno
 import json
 import os
 import socket
@@ -15,14 +16,15 @@ import trio
 from lvolfs.rpc import table
 from lvolfs.rpc.client import Client
 from lvolfs.rpc.errors import RpcError
-from lvolfs.rpc.server import serve
+from lvolfs.rpc.server import Server, serve
+from lvolfs.rpc.table import dispatch
 from lvolfs.rpc.target import Target
 from tests import needs
 
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Three methods beside the real ones: one echoes, one waits for the gate, one is broken."""
+    """Methods beside the real ones: one echoes, one waits for the gate, two fail."""
     monkeypatch.setattr(table, "METHODS", dict(table.METHODS))
     event = threading.Event()
 
@@ -37,6 +39,10 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     @table.method("broken")
     def broken(target: Target) -> bool:
         raise ZeroDivisionError("a bug")
+
+    @table.method("greedy")
+    def greedy(target: Target) -> bool:
+        raise MemoryError
 
     yield event
     event.set()
@@ -180,6 +186,44 @@ async def test_a_bug_in_a_method_is_an_error_reply(path: str) -> None:
     reply = await in_thread(path, lambda peer: peer.ask({"id": 1, "method": "broken"}))
     assert reply["error"]["code"] == -32603
     assert "ZeroDivisionError" in reply["error"]["data"]["detail"]
+
+
+async def test_a_method_without_memory(path: str) -> None:
+    reply = await in_thread(path, lambda peer: peer.ask({"id": 1, "method": "greedy"}))
+    assert reply["error"]["data"]["errno"] == errno.ENOMEM
+    assert "unexpected" not in reply["error"]["data"]["detail"]
+
+
+async def test_no_thread_for_a_request(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused; the daemon and its mounts stay."""
+    echo = {"id": 1, "method": "echo", "params": {"text": "a"}}
+    run_sync = trio.to_thread.run_sync
+
+    async def fail(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if function is dispatch:
+            raise RuntimeError("can't start new thread")
+        return await run_sync(function, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.to_thread, "run_sync", fail)
+        reply = await in_thread(path, lambda peer: peer.ask(echo))
+    assert reply["error"]["data"]["errno"] == errno.ENOMEM
+    assert "no thread to run echo" in reply["error"]["data"]["detail"]
+    assert (await in_thread(path, lambda peer: peer.ask(echo)))["result"] == ["a"]
+
+
+async def test_a_bug_in_answering_costs_one_client(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    echo = {"id": 1, "method": "echo", "params": {"text": "a"}}
+
+    async def fail(*_args: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Server, "run", fail)
+        assert await in_thread(path, lambda peer: peer.ask(echo)) is None
+    assert (await in_thread(path, lambda peer: peer.ask(echo)))["result"] == ["a"]
 
 
 async def test_a_parse_error_closes_the_connection_after_earlier_replies(path: str) -> None:
