@@ -106,15 +106,19 @@ cdef int read_all(device_t *dev, void *buf, uint64_t length, uint64_t offset) no
     return 0
 
 
-cdef int count(device_t *dev, uint64_t *ops, uint64_t *bytes, int rc, uint64_t length) noexcept nogil:
+cdef int count_error(device_t *dev, int rc) noexcept nogil:
     if rc:
         add64(&dev.errors, 1)
         if rc == -ENOSPC or rc == -EDQUOT:
             add64(&dev.no_space, 1)
-    else:
+    return rc
+
+
+cdef int count(device_t *dev, uint64_t *ops, uint64_t *bytes, int rc, uint64_t length) noexcept nogil:
+    if rc == 0:
         add64(ops, 1)
         add64(bytes, length)
-    return rc
+    return count_error(dev, rc)
 
 
 cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil:
@@ -144,6 +148,7 @@ cdef int write_all(
     cdef const uint8_t *at = <const uint8_t *> buf
     cdef uint64_t piece = dev.write_piece
     cdef ssize_t put
+    cdef int error
     cdef int planted = 0
     # A regular file would grow silently; nothing of a store lies past its end.
     if offset > dev.size or length > dev.size - offset:
@@ -156,10 +161,11 @@ cdef int write_all(
     while length:
         put = pwrite(dev.fd, at, min(length, piece), <off_t> offset)
         if put < 0:
-            if c_errno == EINTR:
+            error = c_errno
+            if error == EINTR:
                 continue
             # A block device says ENOSPC to what lies past its end.
-            return -ENXIO if c_errno == ENOSPC and lost_bytes(dev) else -c_errno
+            return -ENXIO if error == ENOSPC and lost_bytes(dev) else -error
         if put == 0:
             return -EIO
         if planted:
@@ -212,7 +218,7 @@ cdef int device_pwrite_new(
 ) noexcept nogil:
     cdef int rc = 0
     if length >= <uint64_t> RESERVE_FROM:
-        rc = reserve(dev, offset, length)
+        rc = count_error(dev, reserve(dev, offset, length))
     return rc if rc else device_pwrite(dev, buf, length, offset)
 
 
@@ -236,13 +242,13 @@ cdef int flush_all(device_t *dev) noexcept nogil:
 cdef int device_flush(device_t *dev) noexcept nogil:
     cdef int rc
     if dev.log == NULL:
-        return flush_all(dev)
+        return count_error(dev, flush_all(dev))
     write_log_lock(dev.log)
     rc = flush_all(dev)
     if rc == 0:
         write_log_append(dev.log, LOG_FLUSH, 0, 0, NULL)
     write_log_unlock(dev.log)
-    return rc
+    return count_error(dev, rc)
 
 
 cdef int zero_all(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
@@ -279,13 +285,13 @@ cdef int zero_all(device_t *dev, uint64_t offset, uint64_t length) noexcept nogi
 cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
     cdef int rc
     if dev.log == NULL:
-        return zero_all(dev, offset, length)
+        return count_error(dev, zero_all(dev, offset, length))
     write_log_lock(dev.log)
     rc = zero_all(dev, offset, length)
     if rc == 0 and length:
         write_log_append(dev.log, LOG_ZERO, offset, length, NULL)
     write_log_unlock(dev.log)
-    return rc
+    return count_error(dev, rc)
 
 
 cdef void discard_all(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:

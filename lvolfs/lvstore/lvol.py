@@ -219,13 +219,10 @@ class Lvol:
     def _explain(self, error: OSError, verb: str) -> OSError:
         subject = f"cannot {verb} lvol {self.name!r} of store {self.store.name!r}"
         if error.errno == errno.ENOSPC:
+            what = f"{subject}: it needs more room"
             if self.store.free_clusters and self.store.free_pages:
-                return OSError(
-                    errno.ENOSPC,
-                    f"{subject}: the file system that {self.store.path} is on is full; free "
-                    "space there",
-                )
-            return self.store.no_space(f"{subject}: it needs another cluster")
+                return self.store.host_is_full(what)
+            return self.store.no_space(what)
         if error.errno == errno.EROFS:
             return OSError(errno.EROFS, f"{subject}: it is read-only; write to a clone of it")
         if error.errno == errno.EINVAL:

@@ -29,7 +29,7 @@ def inflate(lvol: Lvol, progress: Progress, cancel: Cancel) -> None:
             _check(lvol)
             missing = lvol.num_clusters - lvol.num_allocated_clusters
             if missing > store.free_clusters:
-                raise store.no_space(f"inflating lvol {lvol.name!r} needs {missing} clusters")
+                raise store.is_full(f"inflating lvol {lvol.name!r} needs {missing} clusters")
             if lvol.degraded:
                 raise _degraded(lvol)
         _fill(lvol, 0, True, progress, cancel)

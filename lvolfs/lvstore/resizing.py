@@ -30,7 +30,7 @@ def resize(lvol: Lvol, size: int, *, event: str = "resized") -> None:
         if count == before:
             return
         if not lvol.is_thin and count - before > store.free_clusters:
-            raise store.no_space(f"lvol {lvol.name!r} needs {count - before} more clusters")
+            raise store.is_full(f"lvol {lvol.name!r} needs {count - before} more clusters")
         try:
             _set_size(lvol, count)
         except OSError as error:

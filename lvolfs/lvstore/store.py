@@ -452,7 +452,7 @@ class Lvstore:
             self.check_new_name(name)
             count = self.clusters_for(size, f"lvol {name!r}")
             if thick and count > self.free_clusters:
-                raise self.no_space(f"lvol {name!r} needs {count} clusters")
+                raise self.is_full(f"lvol {name!r} needs {count} clusters")
             metadata = BlobMetadata(xattrs=new_identity(name))
             if not thick:
                 metadata.invalid |= Invalid.THIN
@@ -509,16 +509,23 @@ class Lvstore:
             raise
 
     def no_space(self, what: str) -> OSError:
-        """The store is full, or the file system that it is on has been, since this was asked."""
+        """After ENOSPC: the store is full, or the file system that it is on has been, since this
+        was asked."""
         refused = self._device.counters["no_space"]
         if refused > self._refused:
             self._refused = refused
-            again = "; then open the store again" if self.engine.failed else ""
-            return OSError(
-                errno.ENOSPC,
-                f"{what}, but the file system that {self.path} is on is full: free space "
-                f"there{again}",
-            )
+            return self.host_is_full(what)
+        return self.is_full(what)
+
+    def host_is_full(self, what: str) -> OSError:
+        again = "; then open the store again" if self.engine.failed else ""
+        return OSError(
+            errno.ENOSPC,
+            f"{what}, but the file system that {self.path} is on is full: free space there{again}",
+        )
+
+    def is_full(self, what: str) -> OSError:
+        """For what is known to need more than there is."""
         return OSError(
             errno.ENOSPC,
             f"{what}, but store {self.name!r} has {self.free_clusters} free clusters and "

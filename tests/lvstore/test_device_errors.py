@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -225,6 +226,30 @@ def small_file_system(tmp_path):
 
 
 @needs.root
+def test_the_file_system_below_is_full_for_copies(small_file_system):
+    """They take space from it before they write; a store that is full itself is told apart."""
+    path = str(small_file_system / "store")
+    ballast = small_file_system / "ballast"
+    with Lvstore.create(path, size=64 * MIB, cluster_size=CLUSTER) as store:
+        store.create_volume("base", 4 * CLUSTER).pwrite(content(1), 0)
+        clone = store.get("base").snapshot("s").clone("c")
+        store.engine.flush()
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        error = error_of(clone.inflate)
+        assert error.errno == errno.ENOSPC
+        assert f"needs more clusters, but the file system that {path} is on" in error.strerror
+        error = error_of(lambda: clone.pwrite(b"f" * CLUSTER, 0))
+        assert "the file system that" in error.strerror
+        error = error_of(lambda: store.create_volume("t", 128 * MIB, thick=True))
+        assert "store 'lvs0' has" in error.strerror
+        ballast.unlink()
+        clone.inflate()
+        assert clone.pread(4 * CLUSTER, 0) == content(1)
+
+
+@needs.root
 def test_the_file_system_below_is_full(small_file_system):
     """The writer is told; what was there stays, and with room everything goes on."""
     path = str(small_file_system / "store")
@@ -241,7 +266,7 @@ def test_the_file_system_below_is_full(small_file_system):
             error = error_of(lambda c=cluster: volume.pwrite(b"f" * CLUSTER, c * CLUSTER))
             written = written if error else cluster
         assert error.errno == errno.ENOSPC
-        assert "lvol 'v' of store 'lvs0': the file system that" in error.strerror
+        assert "lvol 'v' of store 'lvs0': it needs more room, but the file system" in error.strerror
         assert volume.pread(4 * CLUSTER, 0) == content(1)
         volume.pwrite(content(2), 0)  # owned already
         ballast.unlink()
