@@ -32,6 +32,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -53,9 +54,7 @@ _BITS_OF: Final = [tuple(i for i in range(8) if byte >> i & 1) for byte in range
 _NOT_ZERO: Final = re.compile(rb"[^\0]+")
 _SUMMARY: Final = struct.Struct("<HHIIIIQ")
 _RECORD: Final = struct.Struct("<QI")
-
-
-# Fewer than that are not worth a mapping of their own.
+# Fewer values than that are not worth a mapping of their own.
 _FEW: Final = 4096
 
 
@@ -65,7 +64,9 @@ def zero_values(count: int) -> Values:
     if count <= _FEW:
         return array("Q", bytes(8 * count))
     memory = mmap.mmap(-1, 8 * count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    # EINVAL: a kernel without huge pages.
+    with suppress(OSError):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memoryview(memory).cast("Q")
 
 

@@ -1,5 +1,7 @@
 """The two stored forms of a checksum table, whole and damaged."""
 
+import errno
+import mmap
 import struct
 from array import array
 
@@ -152,3 +154,14 @@ def test_an_owned_cluster_whose_crc_is_zero_is_told_by_the_map():
     )
     assert again.checksum(0) == 0
     assert again.state(0) == "written"
+
+
+def test_a_kernel_without_huge_pages(monkeypatch):
+    class Memory(mmap.mmap):
+        def madvise(self, *_arguments):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Memory)
+    values = ct.zero_values(1 << 20)
+    assert isinstance(values, memoryview)
+    assert (len(values), values[-1]) == (1 << 20, 0)
