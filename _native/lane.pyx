@@ -27,7 +27,9 @@ from lvolfs._native.fuse_protocol cimport (
 from lvolfs._native.lane_requests cimport (
     HANDLE_MARK, MAX_HANDLES, OPCODES, block_new, counters_t, entry_t, handle_t, is_native,
 )
-from lvolfs._native.lane_rings cimport ring_free, ring_main, ring_new, ring_t, ring_wake
+from lvolfs._native.lane_rings cimport (
+    ring_add, ring_free, ring_main, ring_new, ring_t, ring_wake,
+)
 from lvolfs._native.lane_threads cimport (
     CALL_ENDED, CALL_GROW, CALL_IOCTL, MAX_RINGS, MAX_WORKERS, RINGS_RUN,
     lane_control_main, lane_replies_main, lane_t, lane_worker_main, parked_t, pthread_t, worker_t,
@@ -208,6 +210,7 @@ cdef class Lane:
                 if ring == NULL:
                     self._free_rings()
                     raise OSError(-error, f"cannot set up io_uring: {os.strerror(-error)}")
+                ring_add(ring)
 
     cdef _free_rings(self):
         cdef uint32_t i

@@ -25,17 +25,18 @@ ctypedef struct ring_t:
     uint64_t inbox_count     # read from its eventfd
     uint32_t index
     uint32_t queue
-    bint waiting             # the kernel has the entry
-    bint lost                # the connection is gone
+    bint lost                # the connection is gone, or the entry is
     entry_t *entry
     pthread_t thread
     bint running
     counters_t counters
 
 
-# A ring with its entry for a queue, in the lane's table; NULL and errno's negative in `error`
-# otherwise. For one thread at a time: rings_mutex.
+# The next ring, with its entry, for a queue; NULL and errno's negative in `error` otherwise. For
+# one thread at a time, as the next one: rings_mutex.
 cdef ring_t *ring_new(lane_t *lane, uint32_t queue, int *error) noexcept nogil
+# Counts it, as its thread runs or will: from now on it is woken, and waited for at the end.
+cdef void ring_add(ring_t *ring) noexcept nogil
 # After its thread has ended, and every other one that might reply.
 cdef void ring_free(ring_t *ring) noexcept nogil
 # Lets the thread go on to look whether it may start, or has to end.

@@ -112,17 +112,22 @@ cdef ring_t *ring_new(lane_t *lane, uint32_t queue, int *error) noexcept nogil:
     if error[0]:
         ring_free(ring)
         return NULL
-    lane.rings[ring.index] = ring
     lane.entries[ring.index] = ring.entry
-    lane.queue_rings[queue] += 1
-    store32(&lane.ring_count, ring.index + 1)
     return ring
+
+
+cdef void ring_add(ring_t *ring) noexcept nogil:
+    cdef lane_t *lane = ring.lane
+    lane.rings[ring.index] = ring
+    lane.queue_rings[ring.queue] += 1
+    store32(&lane.ring_count, ring.index + 1)
 
 
 cdef void ring_free(ring_t *ring) noexcept nogil:
     io_ring_close(&ring.io)
     close(ring.inbox.eventfd)
     if ring.entry != NULL:
+        ring.lane.entries[ring.index] = NULL
         # Unmapped, not given back to an allocator: the kernel may still know the place.
         munmap(ring.entry.head, ENTRY_BYTES)
         free(ring.entry)
@@ -137,16 +142,16 @@ cdef void ring_wake(ring_t *ring) noexcept nogil:
 cdef void _register(ring_t *ring, entry_t *entry) noexcept nogil:
     if io_ring_fuse(&ring.io, ring.lane.fd, LANE_RING_REGISTER, entry.queue, 0,
                     lane_entry_buffers(entry.head, entry.payload, MAX_WRITE),
-                    <uint64_t> entry) == 0:
-        ring.waiting = True
+                    <uint64_t> entry):
+        ring.lost = True
 
 
 cdef void _commit(ring_t *ring, entry_t *entry) noexcept nogil:
     entry.answered = False
     entry.detached = False
     if io_ring_fuse(&ring.io, ring.lane.fd, LANE_RING_COMMIT_AND_FETCH, entry.queue,
-                    entry.unique, NULL, <uint64_t> entry) == 0:
-        ring.waiting = True
+                    entry.unique, NULL, <uint64_t> entry):
+        ring.lost = True
 
 
 cdef void _leave(ring_t *ring) noexcept nogil:
@@ -166,8 +171,10 @@ cdef void _leave(ring_t *ring) noexcept nogil:
         add32(&lane.rings_alive, 1)
         if pthread_create(&other.thread, NULL, ring_main, other) == 0:
             other.running = True
+            ring_add(other)
         else:
             sub32(&lane.rings_alive, 1)
+            ring_free(other)
     pthread_mutex_unlock(&lane.rings_mutex)
 
 
@@ -230,7 +237,6 @@ cdef void _serve(ring_t *ring) noexcept nogil:
                 io_ring_read(&ring.io, ring.inbox.eventfd, &ring.inbox_count, 8, INBOX)
                 _take_inbox(ring)
                 continue
-            ring.waiting = False
             if result == 0:
                 # A reply that is ready does not wait for what this request may take.
                 if io_ring_unsubmitted(&ring.io):
@@ -242,7 +248,7 @@ cdef void _serve(ring_t *ring) noexcept nogil:
             if result != -ENOTCONN:
                 add64(&ring.counters.replies_lost, 1)
             ring.lost = True
-        if ring.lost and not ring.waiting:
+        if ring.lost:
             break
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -194,3 +195,37 @@ def test_killed_for_want_of_memory(fresh: Mounted, memory_group: Path) -> None:
         assert file.read(MIB) == pattern(MIB, 7)
     fresh.unmount()
     assert check_store(str(fresh.store_path)) == []
+
+
+def rings_of(mounted: Mounted) -> int:
+    names = [str(each.readlink()) for each in Path(f"/proc/{mounted.pid}/fd").iterdir()]
+    return names.count("anon_inode:[io_uring]")
+
+
+def look_for_nothing(mounted: Mounted) -> None:
+    """Requests that Python answers, one after the other in each of a few threads."""
+
+    def look() -> None:
+        for number in range(50):
+            assert not (mounted.volumes / f"nothing{number}").exists()
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("transport", ["uring"], indirect=True)
+def test_rings_without_a_thread(mounted: Mounted, transport: str) -> None:
+    """One that gets no thread is given back, and does not count when there are threads again."""
+    before = rings_of(mounted)
+    assert before, transport
+    # Room for a ring, but not for the stack of its thread.
+    allow(mounted, 5 * MIB)
+    look_for_nothing(mounted)
+    during = rings_of(mounted)
+    allow(mounted, None)
+    assert during == before
+    look_for_nothing(mounted)
+    assert rings_of(mounted) > before
