@@ -52,6 +52,7 @@ from lvolfs._native cimport faults
 from lvolfs._native.flusher cimport flusher_start, flusher_stop
 from lvolfs._native.metadata cimport MD_PAGE, extent_parse, page_crc_is_right
 from lvolfs._native.sync cimport (
+    cond_init_timed,
     gate_close,
     gate_destroy,
     gate_init,
@@ -149,7 +150,7 @@ cdef class Engine:
         pthread_mutex_init(&store.commit_lock, NULL)
         pthread_mutex_init(&store.flush_lock, NULL)
         pthread_cond_init(&store.flush_done, NULL)
-        pthread_cond_init(&store.flusher_wake, NULL)
+        cond_init_timed(&store.flusher_wake)
         if allocator_init(&store.clusters, total_clusters) or allocator_init(&store.pages, md_len):
             raise MemoryError
         for c in range(store.metadata_clusters):

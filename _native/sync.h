@@ -170,10 +170,19 @@ static inline double seconds_now(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+/* For cond_wait_for: somebody who sets the system's time makes nobody wait longer. */
+static inline void cond_init_timed(pthread_cond_t *cond) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
 /* Waits on `cond` at most `seconds`; returns 0 or ETIMEDOUT. */
 static inline int cond_wait_for(pthread_cond_t *cond, pthread_mutex_t *mutex, double seconds) {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     time_t whole = (time_t)seconds;
     long nanos = until.tv_nsec + (long)((seconds - (double)whole) * 1e9);
     until.tv_sec += whole + nanos / 1000000000L;

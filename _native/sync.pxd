@@ -20,6 +20,7 @@ cdef extern from "sync.h" nogil:
     int pthread_cond_signal(pthread_cond_t *cond) noexcept
     int pthread_cond_broadcast(pthread_cond_t *cond) noexcept
     double seconds_now() noexcept
+    void cond_init_timed(pthread_cond_t *cond) noexcept
     int cond_wait_for(pthread_cond_t *cond, pthread_mutex_t *mutex, double seconds) noexcept
 
     uint32_t load32(const uint32_t *p) noexcept
