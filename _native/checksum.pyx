@@ -13,12 +13,11 @@ from libc.stdlib cimport calloc, free, malloc
 
 from lvolfs._native.control cimport (
     Control, background_enter, background_leave, control_pace, control_t, control_yield,
-    now_seconds,
 )
 from lvolfs._native.endpoint cimport (
     Endpoint, endpoint_gate, endpoint_has, endpoint_is_hole, endpoint_read, endpoint_t,
 )
-from lvolfs._native.sync cimport add64
+from lvolfs._native.sync cimport add64, seconds_now
 from lvolfs._native.work_list cimport (
     piece_buffers, work_list_fill, work_list_free, work_list_stop, work_list_t, work_list_take,
 )
@@ -344,7 +343,7 @@ cdef class ChecksumLoop:
             rc = control_pace(control, part)
             if rc < 0:
                 return rc
-            begun = now_seconds()
+            begun = seconds_now()
             background_enter()
             rc = endpoint_read(e, buf, base + done, part)
             background_leave()
@@ -352,7 +351,7 @@ cdef class ChecksumLoop:
                 return rc
             add64(&control.bytes_read, part)
             hasher_add(hasher, buf, part)
-            control_yield(control, endpoint_gate(e), now_seconds() - begun)
+            control_yield(control, endpoint_gate(e), seconds_now() - begun)
             done += part
         value[0] = hasher_end(hasher)
         return 0

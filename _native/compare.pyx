@@ -8,10 +8,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from lvolfs._native.control cimport (
-    Control, background_enter, background_leave, control_pace, control_t, control_yield, now_seconds,
+    Control, background_enter, background_leave, control_pace, control_t, control_yield,
 )
 from lvolfs._native.endpoint cimport Endpoint, endpoint_gate, endpoint_read, endpoint_t
-from lvolfs._native.sync cimport add64
+from lvolfs._native.sync cimport add64, seconds_now
 from lvolfs._native.work_list cimport (
     piece_buffers, work_list_fill, work_list_free, work_list_stop, work_list_t, work_list_take,
 )
@@ -94,7 +94,7 @@ cdef class CompareLoop:
             rc = control_pace(control, 2 * part)
             if rc < 0:
                 return rc
-            begun = now_seconds()
+            begun = seconds_now()
             background_enter()
             on_left[0] = True
             rc = endpoint_read(left, one, base + done, part)
@@ -108,7 +108,7 @@ cdef class CompareLoop:
             if memcmp(one, other, part) != 0:
                 differs[0] = 1
                 return 0
-            took = now_seconds() - begun
+            took = seconds_now() - begun
             control_yield(control, endpoint_gate(left), took)
             control_yield(control, endpoint_gate(right), took)
             done += part

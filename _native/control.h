@@ -1,6 +1,6 @@
 /*
- * What a background job needs beside its data: the time, sleeping, and a look at
- * whether anybody else is using the store right now.
+ * What a background job needs beside its data: sleeping, and a look at whether anybody
+ * else is using the store right now.
  */
 #ifndef LVOLFS_CONTROL_H
 #define LVOLFS_CONTROL_H
@@ -11,13 +11,6 @@
 #include <unistd.h>
 
 #include "sync.h"
-
-static inline double monotonic_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static inline void sleep_seconds(double seconds)
 {

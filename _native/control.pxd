@@ -26,8 +26,6 @@ cdef void control_yield(control_t *control, const gate_t *gate, double slice_sec
 cdef void background_enter() noexcept nogil
 cdef void background_leave() noexcept nogil
 
-cdef double now_seconds() noexcept nogil
-
 
 cdef class Control:
     cdef control_t raw

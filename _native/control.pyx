@@ -5,14 +5,13 @@ from libc.string cimport memset
 
 from lvolfs._native.sync cimport (
     add32, gate_t, load32, load64, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_unlock, store32, store64, sub32,
+    pthread_mutex_lock, pthread_mutex_unlock, seconds_now, store32, store64, sub32,
 )
 
 cdef extern from "<errno.h>" nogil:
     int ECANCELED
 
 cdef extern from "control.h" nogil:
-    double monotonic_seconds() noexcept
     void sleep_seconds(double seconds) noexcept
     uint32_t gate_inside(const gate_t *gate) noexcept
     void lower_thread_priority() noexcept
@@ -35,10 +34,6 @@ cdef void background_leave() noexcept nogil:
     sub32(&background_inside, 1)
 
 
-cdef double now_seconds() noexcept nogil:
-    return monotonic_seconds()
-
-
 def enter_background():
     lower_thread_priority()
 
@@ -52,7 +47,7 @@ cdef int control_pace(control_t *control, uint64_t length) noexcept nogil:
     if rate == 0:
         return 0
     pthread_mutex_lock(&control.mutex)
-    now = monotonic_seconds()
+    now = seconds_now()
     if control.paid_until < now - BURST_SECONDS:
         control.paid_until = now - BURST_SECONDS
     control.paid_until += <double> length / <double> rate
@@ -65,10 +60,10 @@ cdef int control_pace(control_t *control, uint64_t length) noexcept nogil:
         if load64(&control.rate) != rate:
             # Changed under way: what was owed at the old rate is forgiven.
             pthread_mutex_lock(&control.mutex)
-            control.paid_until = monotonic_seconds()
+            control.paid_until = seconds_now()
             pthread_mutex_unlock(&control.mutex)
             break
-        now = monotonic_seconds()
+        now = seconds_now()
     return 0
 
 

@@ -12,13 +12,13 @@ from lvolfs._native.checksum cimport (
     hasher_t, zeros_checksum,
 )
 from lvolfs._native.control cimport (
-    Control, background_enter, background_leave, control_pace, control_t, control_yield, now_seconds,
+    Control, background_enter, background_leave, control_pace, control_t, control_yield,
 )
 from lvolfs._native.endpoint cimport (
     Endpoint, endpoint_flush, endpoint_gate, endpoint_has, endpoint_is_hole, endpoint_read,
     endpoint_start_writeback, endpoint_t, endpoint_unmap_cluster, endpoint_write,
 )
-from lvolfs._native.sync cimport add64
+from lvolfs._native.sync cimport add64, seconds_now
 from lvolfs._native.work_list cimport (
     piece_buffers, work_list_fill, work_list_free, work_list_stop, work_list_t, work_list_take,
 )
@@ -178,7 +178,7 @@ cdef class CopyLoop:
             rc = control_pace(control, part)
             if rc < 0:
                 return rc
-            begun = now_seconds()
+            begun = seconds_now()
             background_enter()
             rc = endpoint_read(source, buf, base + done, part)
             if rc < 0:
@@ -194,7 +194,7 @@ cdef class CopyLoop:
             background_leave()
             if rc < 0:
                 return rc
-            took = now_seconds() - begun
+            took = seconds_now() - begun
             control_yield(control, endpoint_gate(source), took)
             control_yield(control, endpoint_gate(destination), took)
             done += part

@@ -12,9 +12,10 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from lvolfs._native.control cimport Control, now_seconds
+from lvolfs._native.control cimport Control
 from lvolfs._native.sync cimport (
     load32, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    seconds_now,
 )
 
 cdef extern from "<errno.h>" nogil:
@@ -101,7 +102,7 @@ cdef int progress(nbd_target_t *target, uint64_t cookie, double begun, double *c
     done = nbd_aio_command_completed(target.handle, cookie)
     if done != 0:
         return 1 if done > 0 else last_errno()
-    now = now_seconds()
+    now = seconds_now()
     if cancelled[0] == 0 and target.cancelled != NULL and load32(target.cancelled):
         cancelled[0] = now
     if cancelled[0] != 0 and now - cancelled[0] > CANCEL_GRACE:
@@ -124,7 +125,7 @@ cdef int progress(nbd_target_t *target, uint64_t cookie, double begun, double *c
 cdef int ask(nbd_target_t *target, int kind, void *buf, uint64_t offset, uint64_t length) noexcept nogil:
     """One request from beginning to end; other threads' come in between."""
     cdef int64_t cookie
-    cdef double begun = now_seconds(), cancelled = 0
+    cdef double begun = seconds_now(), cancelled = 0
     cdef int rc = 0
     pthread_mutex_lock(&target.lock)
     if target.handle == NULL:
@@ -188,11 +189,11 @@ cdef int nbd_target_flush(nbd_target_t *target) noexcept nogil:
 
 
 cdef int connect(nbd_handle *h, const char *uri, double seconds) noexcept nogil:
-    cdef double begun = now_seconds()
+    cdef double begun = seconds_now()
     if nbd_aio_connect_uri(h, uri) < 0:
         return last_errno()
     while nbd_aio_is_connecting(h) > 0:
-        if now_seconds() - begun > seconds:
+        if seconds_now() - begun > seconds:
             return -ETIMEDOUT
         if nbd_poll(h, POLL_MILLISECONDS) < 0:
             return last_errno()
@@ -201,10 +202,10 @@ cdef int connect(nbd_handle *h, const char *uri, double seconds) noexcept nogil:
 
 cdef void disconnect(nbd_handle *h) noexcept nogil:
     """Says goodbye to a server that listens, and leaves one that does not."""
-    cdef double begun = now_seconds()
+    cdef double begun = seconds_now()
     if nbd_aio_disconnect(h, 0) == 0:
         while (nbd_aio_is_closed(h) == 0 and nbd_aio_is_dead(h) == 0
-                and now_seconds() - begun < GOODBYE_SECONDS):
+                and seconds_now() - begun < GOODBYE_SECONDS):
             if nbd_poll(h, POLL_MILLISECONDS) < 0:
                 break
     nbd_close(h)
