@@ -2,7 +2,7 @@
 
 import os
 
-from libc.errno cimport errno
+from libc.errno cimport EINVAL, errno
 
 cdef extern from *:
     """
@@ -30,12 +30,12 @@ cdef enum:
 
 
 def become(unsigned int uid, unsigned int gid, groups):
-    cdef gid_t[MOST_GROUPS] list
+    cdef gid_t[MOST_GROUPS] numbers
     cdef size_t count = len(groups)
     cdef size_t i
     if count > MOST_GROUPS:
-        raise OSError(22, f"a client with {count} groups")
+        raise OSError(EINVAL, f"cannot act for uid {uid}: it has {count} groups, more than {MOST_GROUPS}")
     for i in range(count):
-        list[i] = groups[i]
-    if become_client(uid, gid, list, count):
+        numbers[i] = groups[i]
+    if become_client(uid, gid, numbers, count):
         raise OSError(errno, f"cannot act for uid {uid}: {os.strerror(errno)}")

@@ -7,7 +7,7 @@ the request. Nothing else can take a request back whose buffer libnbd still read
 
 import os
 
-from libc.errno cimport EBADF, EIO, ENOMEM, ETIMEDOUT
+from libc.errno cimport EBADF, EINVAL, EIO, ENOMEM, ETIMEDOUT
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -224,7 +224,7 @@ cdef class NbdTarget:
         self.raw.patience = patience
         self.uri = uri
         if b"\0" in text:
-            raise OSError(22, f"NBD URI {uri!r} has a NUL character in it")
+            raise OSError(EINVAL, f"NBD URI {uri!r} has a NUL character in it")
         self.raw.handle = nbd_create()
         if self.raw.handle == NULL:
             raise self._error("cannot be opened")
@@ -275,27 +275,6 @@ cdef class NbdTarget:
     def read_only(self):
         return self._read_only
 
-    @property
-    def can_flush(self):
-        return bool(self.raw.can_flush)
-
-    @property
-    def closed(self):
-        return self.raw.handle == NULL
-
-    def pread(self, length, offset):
-        cdef uint64_t at = offset, count = length
-        cdef int rc
-        self._open()
-        data = bytearray(length)
-        cdef unsigned char[::1] view = data
-        if count:
-            with nogil:
-                rc = nbd_target_read(&self.raw, &view[0], at, count)
-            if rc < 0:
-                raise self._error("cannot be read")
-        return bytes(data)
-
     def close(self):
         cdef nbd_handle *handle
         with nogil:
@@ -305,9 +284,3 @@ cdef class NbdTarget:
             if handle != NULL:
                 disconnect(handle)
             pthread_mutex_unlock(&self.raw.lock)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
