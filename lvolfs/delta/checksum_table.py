@@ -207,7 +207,7 @@ def _picked(values: Values, clusters: Sequence[int], first: int = 0) -> Values:
     return array("Q", (values[first + c] for c in clusters))
 
 
-def _little(values: Values) -> Values:
+def little_endian(values: Values) -> Values:
     """To or from little-endian."""
     if sys.byteorder == "big":
         swapped = array("Q", values)
@@ -232,7 +232,7 @@ def encode_xattrs(table: ChecksumTable) -> dict[str, bytes]:
     for first in range(0, table.num_clusters, _CHUNK_CLUSTERS):
         bitmap = table.registered[first >> 3 : (first + _CHUNK_CLUSTERS) >> 3]
         if any(bitmap):
-            packed = _little(_picked(table.values, list(bits_set(bitmap)), first)).tobytes()
+            packed = little_endian(_picked(table.values, list(bits_set(bitmap)), first)).tobytes()
             found[f"{prefix}.{first // _CHUNK_CLUSTERS}"] = (
                 bitmap.ljust(_CHUNK_BITMAP, b"\0") + packed
             )
@@ -305,7 +305,7 @@ def _take_chunk(
         raise CorruptTableError(f"xattr {name} reaches past the last cluster")
     at = first >> 3
     registered[at : at + _CHUNK_BITMAP] = bitmap[: len(registered) - at]
-    checksums = _little(array("Q", packed))
+    checksums = little_endian(array("Q", packed))
     if indexes and indexes[-1] == len(indexes) - 1:
         _put(values, first, checksums)
         return

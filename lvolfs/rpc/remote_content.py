@@ -3,7 +3,6 @@
 import base64
 import errno
 import os
-import sys
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvolfs._native.endpoint import Endpoint
-from lvolfs.delta.checksum_table import bits_set
+from lvolfs.delta.checksum_table import bits_set, little_endian
 from lvolfs.delta.content import UNKNOWN, ZEROS
 from lvolfs.rpc.client import Caller
 
@@ -20,20 +19,14 @@ if TYPE_CHECKING:
     from lvolfs.delta.checksum_table import Values
 
 
-def decode_values(text: str) -> "array[int]":
+def decode_values(text: str) -> "Values":
     values: array[int] = array("Q")
     values.frombytes(base64.b64decode(text))
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values
+    return little_endian(values)
 
 
 def encode_values(values: "Values") -> str:
-    if sys.byteorder == "big":
-        swapped = array("Q", values)
-        swapped.byteswap()
-        values = swapped
-    return base64.b64encode(values.tobytes()).decode("ascii")
+    return base64.b64encode(little_endian(values).tobytes()).decode("ascii")
 
 
 def file_of(store: dict[str, Any], lvol: dict[str, Any]) -> Path:

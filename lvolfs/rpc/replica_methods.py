@@ -6,19 +6,21 @@ are pages of at most MAX_PAGE clusters.
 
 import base64
 import errno
-import sys
 from array import array
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 
 from lvolfs.delta import checksums as registration
-from lvolfs.delta.checksum_table import ALGORITHMS, ClusterChecksums, bits_set
+from lvolfs.delta.checksum_table import ALGORITHMS, ClusterChecksums, bits_set, little_endian
 from lvolfs.delta.content import ZEROS, LvolContent
 from lvolfs.delta.diff import diff
 from lvolfs.rpc.remote_content import encode_values
 from lvolfs.rpc.table import U64, always_large, own_method
 from lvolfs.rpc.target import Target
+
+if TYPE_CHECKING:
+    from lvolfs.delta.checksum_table import Values
 
 Algorithm = Literal["xxh3", "crc64"]
 
@@ -32,13 +34,10 @@ def encode(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def decode_values(data: bytes) -> "array[int]":
+def decode_values(data: bytes) -> "Values":
     if len(data) % 8:
         raise OSError(errno.EINVAL, f"{len(data)} bytes are no u64 checksums")
-    values = array("Q", data)
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values
+    return little_endian(array("Q", data))
 
 
 def decode(text: str) -> bytes:
