@@ -13,6 +13,7 @@ import trio
 from lvolfs._native.lane import ANSWER, CALL, CALL_ENDED, CALL_GROW, CALL_IOCTL
 from lvolfs.mount import ioctl_calls
 from lvolfs.mount.errors import number_of
+from lvolfs.mount.threads import in_thread
 
 if TYPE_CHECKING:
     from lvolfs._native.lane import Lane
@@ -78,7 +79,7 @@ class ControlChannel:
         result = b""
         try:
             if call.kind == CALL_GROW:
-                await trio.to_thread.run_sync(self._tree.grow, call.fh, call.size)
+                await in_thread(self._tree.grow, call.fh, call.size)
             elif call.kind == CALL_IOCTL:
                 result = await self._tree.releases.patiently(self._ioctl, call)
         except Exception as problem:

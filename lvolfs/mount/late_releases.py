@@ -6,6 +6,8 @@ from typing import ParamSpec, TypeVar
 
 import trio
 
+from lvolfs.mount.threads import in_thread
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -31,7 +33,7 @@ class LateReleases:
         while True:
             released = self._released
             try:
-                return await trio.to_thread.run_sync(function, *args)
+                return await in_thread(function, *args)
             except OSError as error:
                 # What was closed during the attempt may have come too late for it.
                 hope = len(self._open_files) > 0 or released.is_set()

@@ -9,12 +9,11 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import pyfuse3
-import trio
 
 from lvolfs.delta import checksums
 from lvolfs.lvstore.lvol import Lvol
@@ -25,13 +24,11 @@ from lvolfs.mount.errors import request
 from lvolfs.mount.index import Index
 from lvolfs.mount.late_releases import LateReleases
 from lvolfs.mount.status_files import StatusFiles
+from lvolfs.mount.threads import in_thread
 
 if TYPE_CHECKING:
     from lvolfs._native.lane import Lane
     from lvolfs.lvstore.holds import OpenToken
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 # Replies through the lane's socket must fit an ordinary user's socket buffer.
 MAX_READ = 128 * 1024
@@ -43,10 +40,6 @@ class OpenLvol:
 
     lvol: Lvol
     token: "OpenToken"
-
-
-async def in_thread(function: Callable[_P, _R], *args: _P.args) -> _R:  # type: ignore[valid-type]
-    return await trio.to_thread.run_sync(function, *args)
 
 
 class Tree(pyfuse3.Operations):

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from lvolfs.blobstore.check import check_store
+from lvolfs.mount.threads import in_thread
 from tests.mount.conftest import MIB, Mounted, pattern
 from tests.stress.fresh_daemon import start_afresh
 
@@ -123,6 +125,25 @@ def test_allocations_that_fail(fresh: Mounted) -> None:
     start_afresh(fresh)
     assert (fresh.volumes / "v").read_bytes() == now
     assert (fresh.snapshots / "s").read_bytes() == pattern(32 * MIB)
+
+
+async def test_no_thread_for_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not taken for a fault of lvolfs."""
+
+    async def fail(*_arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def bug() -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.to_thread, "run_sync", fail)
+        with pytest.raises(OSError, match="no thread") as info:
+            await in_thread(bug)
+    assert info.value.errno == errno.ENOMEM
+    with pytest.raises(RuntimeError, match="a bug"):
+        await in_thread(bug)
+    assert await in_thread(max, 1, 2) == 2
 
 
 @pytest.fixture

@@ -1,0 +1,27 @@
+"""Where whatever may block runs, so that the loop with all other requests goes on."""
+
+import errno
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import trio
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+async def in_thread(function: Callable[_P, _R], *args: _P.args) -> _R:  # type: ignore[valid-type]
+    """Raises OSError(ENOMEM) when the system has no thread to give."""
+    begun = False
+
+    def run() -> _R:
+        nonlocal begun
+        begun = True
+        return function(*args)  # type: ignore[call-arg]
+
+    try:
+        return await trio.to_thread.run_sync(run)
+    except RuntimeError as error:
+        if begun:
+            raise
+        raise OSError(errno.ENOMEM, f"there is no thread for it: {error}") from error
