@@ -37,7 +37,7 @@ ctypedef struct device_t:
 
 
 # All return 0 or -errno; none returns before the whole range is done. A short read
-# (the file shrank under us) is -EIO.
+# (the file shrank under us) is -EIO, a quota that is used up -ENOSPC.
 cdef int device_pread(device_t *dev, void *buf, uint64_t length, uint64_t offset) noexcept nogil
 cdef int device_pwrite(device_t *dev, const void *buf, uint64_t length, uint64_t offset) noexcept nogil
 # The same for a range that held nothing so far. Of a long one the host reserves the space

@@ -109,7 +109,7 @@ cdef int read_all(device_t *dev, void *buf, uint64_t length, uint64_t offset) no
 cdef int count_error(device_t *dev, int rc) noexcept nogil:
     if rc:
         add64(&dev.errors, 1)
-        if rc == -ENOSPC or rc == -EDQUOT:
+        if rc == -ENOSPC:
             add64(&dev.no_space, 1)
     return rc
 
@@ -164,6 +164,8 @@ cdef int write_all(
             error = c_errno
             if error == EINTR:
                 continue
+            if error == EDQUOT:
+                error = ENOSPC
             # A block device says ENOSPC to what lies past its end.
             return -ENXIO if error == ENOSPC and lost_bytes(dev) else -error
         if put == 0:
@@ -205,7 +207,7 @@ cdef int reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
         return 0
     while fallocate(dev.fd, FALLOC_FL_KEEP_SIZE, <off_t> offset, <off_t> length) != 0:
         if c_errno == ENOSPC or c_errno == EDQUOT:
-            return -c_errno
+            return -ENOSPC
         if c_errno != EINTR:
             # Only an advance: the write itself will tell what is wrong.
             store32(&dev.cannot_reserve, 1)

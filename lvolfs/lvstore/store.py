@@ -521,7 +521,8 @@ class Lvstore:
         again = "; then open the store again" if self.engine.failed else ""
         return OSError(
             errno.ENOSPC,
-            f"{what}, but the file system that {self.path} is on is full: free space there{again}",
+            f"{what}, but the file system that {self.path} is on is full, or a quota there is used "
+            f"up: free space there{again}",
         )
 
     def is_full(self, what: str) -> OSError:

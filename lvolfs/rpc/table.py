@@ -4,6 +4,7 @@ import errno
 import functools
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -116,6 +117,22 @@ own_method = functools.partial(method, failure_code=ERRNO_CODE)
 """For the methods that SPDK does not have: an error's code is the negative errno."""
 
 
+# Halves of characters that JSON can write and UTF-8 cannot, but for those that stand for the bytes
+# of file names that are not UTF-8.
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+def _no_text(value: Any) -> str | None:
+    """The first string in a JSON value that is none, or None."""
+    if isinstance(value, str):
+        return None if value.isascii() or not _HALVES.search(value) else value
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        return next((wrong for wrong in map(_no_text, value) if wrong is not None), None)
+    return None
+
+
 def _decode(entry: Method, params: Any) -> dict[str, Any]:
     if params == {} and entry.needs_a_member:
         raise RpcError(
@@ -130,6 +147,9 @@ def _decode(entry: Method, params: Any) -> dict[str, Any]:
         )
     if params is None:
         params = {}
+    wrong = _no_text(params)
+    if wrong is not None:
+        raise RpcError(*entry.decode_error, detail=f"{entry.name}: {wrong!r} is not valid UTF-8")
     try:
         decoded = entry.parameters.model_validate(params)
     except pydantic.ValidationError as error:
@@ -161,6 +181,10 @@ def dispatch(target: Target, name: str, params: Any = None) -> Any:
         raise
     except OSError as error:
         raise RpcError.from_os_error(error, entry.failure_code) from error
+    except UnicodeEncodeError as error:
+        # One that stands for a byte, in what has to be text.
+        no_text = OSError(errno.EINVAL, f"{name}: {error.object!r} is not valid UTF-8")
+        raise RpcError.from_os_error(no_text, entry.failure_code) from error
     except MemoryError as error:
         no_memory = OSError(errno.ENOMEM, f"{name}: {os.strerror(errno.ENOMEM)}")
         raise RpcError.from_os_error(no_memory, entry.failure_code) from error

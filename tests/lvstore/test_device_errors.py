@@ -4,13 +4,14 @@ import errno
 import os
 import random
 import subprocess
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
+from tests.loop_device import loop_device
 from tests.torture import count
 
 CLUSTER = 64 << 10
@@ -32,6 +33,10 @@ def path(tmp_path):
         volume.snapshot("base")
         volume.pwrite(content(2), 2 * CLUSTER)
     return path
+
+
+def run(*command):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def content(seed):
@@ -279,3 +284,35 @@ def test_the_file_system_below_is_full(small_file_system):
         for cluster in range(4, written + 1):
             assert volume.pread(CLUSTER, cluster * CLUSTER) == b"f" * CLUSTER
     assert check_store(path) == []
+
+
+@needs.loop_devices
+def test_a_quota_is_used_up(tmp_path):
+    """That is want of room, not a broken device: with more of it everything goes on."""
+    image, mountpoint = tmp_path / "btrfs", tmp_path / "quota"
+    with image.open("wb") as file:
+        file.truncate(256 * MIB)
+    mountpoint.mkdir()
+    limited = mountpoint / "limited"
+    run("mkfs.btrfs", "-q", image)
+    with loop_device(image) as device, ExitStack() as stack:
+        run("mount", device, mountpoint)
+        stack.callback(run, "umount", mountpoint)
+        run("btrfs", "quota", "enable", mountpoint)
+        run("btrfs", "subvolume", "create", limited)
+        run("btrfs", "qgroup", "limit", "16M", limited)
+        with Lvstore.create(str(limited / "store"), size=64 * MIB, cluster_size=CLUSTER) as store:
+            volume = store.create_volume("v", 48 * MIB)
+            volume.pwrite(content(1), 0)
+            volume.flush()
+            error, cluster = None, 3
+            while error is None:
+                cluster += 1
+                error = error_of(lambda c=cluster: volume.pwrite(b"f" * CLUSTER, c * CLUSTER))
+            assert error.errno == errno.ENOSPC
+            assert "or a quota there is used up" in error.strerror
+            assert volume.pread(4 * CLUSTER, 0) == content(1)
+            run("btrfs", "qgroup", "limit", "none", limited)
+            volume.pwrite(b"g" * CLUSTER, cluster * CLUSTER)
+            volume.flush()
+            assert volume.pread(CLUSTER, cluster * CLUSTER) == b"g" * CLUSTER

@@ -1,6 +1,7 @@
 """SPDK's and Longhorn's calls on real stores: results, codes and messages as a target's."""
 
 import base64
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,3 +275,50 @@ def test_every_own_method_refuses_an_unknown_lvol(call: Call, store: Lvstore) ->
     assert caught.value.code == -19
     with pytest.raises(RpcError, match="has no job 7"):
         call("lvolfs_get_job", id=7)
+
+
+SNAPSHOT = {"lvol_name": "lvs0/v", "snapshot_name": "n"}
+
+
+@pytest.mark.parametrize("half", [chr(0xD800), chr(0xDC7F), f"a{chr(0xDFFF)}b"])
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("bdev_lvol_set_xattr", {"name": "lvs0/v", "xattr_name": "{}", "xattr_value": "x"}),
+        ("bdev_lvol_set_xattr", {"name": "lvs0/v", "xattr_name": "x", "xattr_value": "{}"}),
+        ("bdev_lvol_snapshot", {"lvol_name": "lvs0/v", "snapshot_name": "{}"}),
+        (
+            "bdev_lvol_snapshot",
+            {"lvol_name": "lvs0/v", "snapshot_name": "n", "xattrs": {"{}": "x"}},
+        ),
+        (
+            "bdev_lvol_snapshot",
+            {"lvol_name": "lvs0/v", "snapshot_name": "n", "xattrs": {"x": "{}"}},
+        ),
+        ("lvolfs_set_xattr", {"name": "lvs0/v", "xattr_name": "{}", "value": "AAAA"}),
+    ],
+)
+def test_half_a_character_is_no_text(
+    store: Lvstore, method: str, params: dict[str, Any], half: str
+) -> None:
+    """JSON can write it, UTF-8 cannot."""
+    store.create_volume("v", MIB)
+    told = json.loads(json.dumps(params).replace("{}", json.dumps(half)[1:-1]))
+    with pytest.raises(RpcError) as caught:
+        dispatch(Target([store]), method, told)
+    assert "is not valid UTF-8" in str(caught.value.detail)
+    assert [lvol.name for lvol in store.lvols] == ["v"]
+    with pytest.raises(OSError, match="has no xattr"):
+        store.get("v").get_xattr("x")
+
+
+def test_a_byte_of_a_file_name_is_no_text_where_text_is_needed(store: Lvstore) -> None:
+    """Such stand-ins for bytes are understood in paths."""
+    store.create_volume("v", MIB)
+    with pytest.raises(RpcError) as caught:
+        dispatch(
+            Target([store]),
+            "bdev_lvol_set_xattr",
+            {"name": "lvs0/v", "xattr_name": "x", "xattr_value": "\udcff"},
+        )
+    assert "is not valid UTF-8" in str(caught.value.detail)
