@@ -100,7 +100,8 @@ class Wire:
                 self._failure = error
             started.set()
 
-        self._thread = threading.Thread(target=thread)
+        # Does not hold up the end of a process that has found something.
+        self._thread = threading.Thread(target=thread, daemon=True)
         self._thread.start()
         assert started.wait(ANSWER_SECONDS)
 
