@@ -48,8 +48,9 @@ def run(
     clock: Clock,
     taken: Callable[[], None] = lambda: None,
 ) -> None:
-    """Every case in every round; samples go into `outcomes` by key, then `taken` is called.
+    """Every case in every round, and in more if it wants them.
 
+    Samples go into `outcomes` by key, then `taken` is called.
     A contestant that fails in a case is left out of it from there on; why is kept in the
     outcome. No figure is made up.
     """
@@ -57,17 +58,19 @@ def run(
         outcome = outcomes.setdefault(case.key, case.outcome())
         for name in case.contestants:
             outcome.samples.setdefault(name, [])
-    for number in range(rounds):
+    most = rounds * max((case.times for case in cases), default=1)
+    for number in range(most):
         for case in cases:
             outcome = outcomes[case.key]
             for name in rotated(case.contestants, number):
-                if number >= case.rounds.get(name, rounds) or name in outcome.failures:
+                wanted = case.rounds.get(name, rounds * case.times)
+                if number >= wanted or name in outcome.failures:
                     continue
                 if clock.is_up:
                     clock.skipped += 1
                     continue
                 start = time.monotonic()
-                label = f"round {number + 1}/{rounds} {case.key} {name}"
+                label = f"round {number + 1}/{wanted} {case.key} {name}"
                 try:
                     sample = case.measure(name)
                 except Exception as error:  # whatever it is, it costs this contestant's row only

@@ -37,6 +37,7 @@ def make_case(
     prefix: str = "fio",
     shorter: float = 1.0,
     rounds: dict[str, int] | None = None,
+    times: int = 1,
 ) -> Case:
     """`shorter`: by what the usual time of a fio run is multiplied."""
     by_rate = block in ("128k", "1m")
@@ -69,15 +70,30 @@ def make_case(
         contestants=contestants,
         measure=measure,
         rounds=rounds or {},
+        times=times,
     )
 
 
 def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
-    """The cases that targets are set for; who has none is measured in fewer rounds."""
+    """The cases that targets are set for; who has none is measured in fewer rounds.
+
+    Many short samples: a slow second of the machine hits few of them, and no median.
+    """
 
     def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
         fewer = dict.fromkeys(WITHOUT_TARGET, 1 if settings.quick else 2)
-        return make_case(files, settings, mode, block, who, rounds=fewer, **load)  # type: ignore[arg-type]
+        often = 1 if settings.quick else 2
+        return make_case(
+            files,
+            settings,
+            mode,
+            block,
+            who,
+            rounds=fewer,
+            times=often,
+            shorter=1 / often,
+            **load,  # type: ignore[arg-type]
+        )
 
     some = ("lvolfs", "flat-lane", "raw", "qcow2", "pyfuse3") if settings.quick else ALL
     return [

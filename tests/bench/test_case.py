@@ -1,5 +1,7 @@
 """Statistics of samples and the order of rounds."""
 
+from collections import Counter
+
 import pytest
 
 from bench import rounds
@@ -52,6 +54,26 @@ def test_every_contestant_leads_once():
     orders = [rounds.rotated(names, number) for number in range(8)]
     assert all(sorted(order) == names for order in orders)
     assert {order[0] for order in orders} == set(names)
+
+
+def test_a_case_may_take_more_rounds_than_others():
+    taken: list[tuple[str, str]] = []
+
+    def case(key: str, times: int) -> Case:
+        def measure(name: str) -> dict[str, float]:
+            taken.append((key, name))
+            return {"value": 1.0}
+
+        return Case(key, key, "s", ("a", "b"), measure, rounds={"b": 1}, times=times)
+
+    cases = [case("once", 1), case("often", 3)]
+    rounds.run(cases, 2, lambda _: None, {}, clock=rounds.Clock(100))
+    assert Counter(taken) == {
+        ("once", "a"): 2,
+        ("once", "b"): 1,
+        ("often", "a"): 6,
+        ("often", "b"): 1,
+    }
 
 
 def test_rounds_are_interleaved_and_slow_contestants_limited():
