@@ -68,13 +68,15 @@ def store_key(path: str) -> str:
 
 
 def process_start(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot; None if there is none."""
+    """Start time of a process in clock ticks since boot; None if there is none, or if it has
+    ended and only nobody has waited for it: in a container that may stay so for ever."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     # The command name may contain anything; what follows its last parenthesis is fixed.
-    return int(text.rpartition(")")[2].split()[19])
+    state, *fields = text.rpartition(")")[2].split()
+    return None if state in {"Z", "X"} else int(fields[18])
 
 
 def socket_path(store_path: str) -> str:

@@ -46,6 +46,20 @@ def test_a_dead_daemon_is_forgotten(store: Path, runtime: Path) -> None:
     assert not file.exists()
 
 
+def test_a_dead_daemon_that_nobody_waited_for_is_forgotten(store: Path) -> None:
+    """As in a container whose first process waits for none but its own children."""
+    file = registry.publish(str(store), None, "/run/x.sock")
+    daemon = subprocess.Popen(["sleep", "60"])
+    entry = {"pid": daemon.pid, "started": registry.process_start(daemon.pid)}
+    file.write_text(json.dumps(json.loads(file.read_text()) | entry))
+    assert registry.find_by_store(str(store)) is not None
+    daemon.kill()
+    os.waitid(os.P_PID, daemon.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{daemon.pid}").exists()
+    assert registry.find_by_store(str(store)) is None
+    daemon.wait()
+
+
 def test_a_reused_pid_is_no_daemon(store: Path) -> None:
     file = registry.publish(str(store), None, "/run/x.sock")
     fields = json.loads(file.read_text())
