@@ -18,6 +18,7 @@ from lvolfs.lvstore.store import Lvstore
 from lvolfs.mount import mountpoint as mounts
 from tests import needs
 from tests.mount.daemon import fork_daemon
+from tests.other_users import within_reach
 
 MIB = 1 << 20
 
@@ -182,6 +183,16 @@ def make_mounted(tmp_path: Path, transport: str) -> Iterator[Callable[..., Mount
 def mounted(make_mounted: Callable[..., Mounted]) -> Mounted:
     """A store of 256 MiB with clusters of 1 MiB, mounted by this user."""
     return make_mounted()
+
+
+@pytest.fixture
+def shared(make_mounted: Callable[..., Mounted]) -> Iterator[Mounted]:
+    """Root's mount, allow_other, within everybody's reach: `v` and its snapshot `s`."""
+    mounted = make_mounted(options="allow_other")
+    (mounted.volumes / "v").write_bytes(pattern(MIB))
+    os.setxattr(mounted.volumes / "v", "user.lvolfs.snapshot", b"s")
+    with within_reach(mounted.path):
+        yield mounted
 
 
 def run(*command: str | Path, check: bool = True, timeout: float = 60, **options: object) -> str:

@@ -12,9 +12,7 @@ import pytest
 from lvolfs import ioctls
 from tests import needs
 from tests.mount.conftest import MIB, Mounted, fails, pattern
-from tests.mount.test_ordinary_user import NOBODY, shared
-
-__all__ = ["shared"]
+from tests.other_users import NOBODY
 
 pytestmark = needs.root
 

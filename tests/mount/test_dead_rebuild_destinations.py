@@ -17,14 +17,14 @@ from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
 from tests.command_line import LVOLFS
 from tests.mount.conftest import MIB, Mounted, fails, pattern, run
-from tests.mount.test_dead_destinations import (
+from tests.mount.rebuild_command import ended, start_rebuild
+from tests.mount.stuck_destinations import (
     CLUSTERS,
     PATIENCE,
     is_free,
     wait_until,
     work_in_the_foreground,
 )
-from tests.mount.test_kill_rebuild import ended
 from tests.stress.fresh_daemon import start_afresh
 
 
@@ -46,12 +46,7 @@ def jobs(source: Mounted) -> list[dict[str, object]]:
 
 def begin(source: Mounted, destination: Path) -> "subprocess.Popen[str]":
     """Slow enough for it to be stopped in the middle; some clusters are there when it returns."""
-    process = subprocess.Popen(
-        [LVOLFS, "rebuild", f"{source.path}:v", f"{destination}:v", "--rate", "4M"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_rebuild(f"{source.path}:v", f"{destination}:v", "--rate", "4M")
     wait_until(lambda: any(job["done_clusters"] for job in jobs(source)), "a cluster is copied")
     return process
 

@@ -13,15 +13,14 @@ from collections.abc import Callable
 import pytest
 
 from lvolfs.blobstore.check import check_store
-from tests.command_line import LVOLFS
 from tests.mount.conftest import MIB, Mounted, pattern
+from tests.mount.rebuild_command import ended, start_rebuild
 from tests.stress.fresh_daemon import start_afresh
 
 KILLS = int(os.environ.get("LVOLFS_REBUILD_KILLS", "4"))
 SEED = int(os.environ.get("LVOLFS_REBUILD_KILL_SEED", "1"))
 CLUSTERS = 96
 CLUSTER = 256 * 1024
-PATIENCE = 120
 
 
 def change(source: Mounted, chance: random.Random, name: str) -> None:
@@ -36,17 +35,7 @@ def change(source: Mounted, chance: random.Random, name: str) -> None:
 
 
 def rebuild(source: Mounted, destination: Mounted, *more: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [LVOLFS, "rebuild", f"{source.path}:disk", f"{destination.path}:disk", *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    _, errors = process.communicate(timeout=PATIENCE)
-    return process.returncode, errors
+    return start_rebuild(f"{source.path}:disk", f"{destination.path}:disk", *more)
 
 
 @pytest.mark.timeout(120 + 60 * KILLS)

@@ -4,7 +4,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,7 @@ from lvolfs import ioctls
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
 from tests.mount.conftest import MIB, Mounted, fails, pattern, run
-
-NOBODY = 65534
+from tests.other_users import NOBODY, within_reach
 
 pytestmark = needs.root
 
@@ -38,24 +37,14 @@ def theirs(fuse_for_all: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     mounted = MountedByNobody(directory, size=128 * MIB, cluster_size=MIB, options="")
     for path in (directory, mounted.store_path, mounted.path):
         os.chown(path, NOBODY, NOBODY)
-    # pytest makes its directories 0700, with root's as the first.
-    where = directory
-    opened = []
-    while where != where.parent:
-        mode = where.stat().st_mode & 0o7777
-        if not mode & 0o001:
-            opened.append((where, mode))
-            where.chmod(mode | 0o011)
-        where = where.parent
-    try:
-        mounted.start()
-        yield mounted
-        mounted.clean_up()
-        mounted.check_log()
-    finally:
-        mounted.clean_up()
-        for where, mode in opened:
-            where.chmod(mode)
+    with within_reach(mounted.path):
+        try:
+            mounted.start()
+            yield mounted
+            mounted.clean_up()
+            mounted.check_log()
+        finally:
+            mounted.clean_up()
 
 
 def as_nobody(script: str, directory: Path, check: bool = True) -> str:
@@ -124,25 +113,6 @@ def test_killed_by_a_crash_and_replaced(theirs: Mounted) -> None:
     theirs.kill()
     theirs.start()
     as_nobody("test $(stat -c %s mnt/volumes/a) = 2097152", theirs.directory)
-
-
-@pytest.fixture
-def shared(make_mounted: Callable[..., Mounted]) -> Iterator[Mounted]:
-    """Root's mount, allow_other, with the directories above open to everybody."""
-    mounted = make_mounted(options="allow_other")
-    (mounted.volumes / "v").write_bytes(pattern(MIB))
-    os.setxattr(mounted.volumes / "v", "user.lvolfs.snapshot", b"s")
-    where = mounted.path
-    opened = []
-    while where != where.parent:
-        where = where.parent
-        mode = where.stat().st_mode & 0o7777
-        if not mode & 0o001:
-            opened.append((where, mode))
-            where.chmod(mode | 0o011)
-    yield mounted
-    for path, mode in opened:
-        path.chmod(mode)
 
 
 def test_allow_other_shows_names_but_no_data(shared: Mounted) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import pytest
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
 from tests.nbd_server import nbd_server
-from tests.rpc.test_serve import MIB, Cli, cli
-
-__all__ = ["cli"]
+from tests.other_users import NOBODY, within_reach
+from tests.rpc.serve_command import ServeCommand
 
 pytestmark = needs.root
 
-NOBODY = 65534
+MIB = 1 << 20
 GROUP = 12345
 SCRIPT = """
 import json, os, sys
@@ -33,7 +33,7 @@ with Client(sys.argv[1], timeout=30) as client:
 """
 
 
-def member(cli: Cli, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
+def member(cli: ServeCommand, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
     """What a member of the group is answered, an error as its text."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, cli.socket, json.dumps(calls)],
@@ -46,23 +46,23 @@ def member(cli: Cli, *calls: tuple[str, dict[str, Any]]) -> list[Any]:
 
 
 @pytest.fixture
-def served(cli: Cli, tmp_path: Path) -> Cli:
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent not in (Path("/"), Path("/tmp")) and parent.stat().st_uid == 0:
-            parent.chmod(0o755)
+def served(cli: ServeCommand, tmp_path: Path) -> Iterator[ServeCommand]:
     with Lvstore.create(str(tmp_path / "store"), size=32 * MIB) as store:
         volume = store.create_volume("v", MIB)
         volume.pwrite(b"x" * MIB, 0)
         volume.snapshot("s")
     cli.serve(tmp_path / "store", "--rpc-group", str(GROUP))
-    return cli
+    with within_reach(cli.socket):
+        yield cli
 
 
 def copy_to(path: Path | str) -> tuple[str, dict[str, Any]]:
     return "lvolfs_start_copy", {"source": "lvs0/s", "destination": str(path)}
 
 
-def test_a_member_copies_to_what_it_may_write_and_nowhere_else(served: Cli, tmp_path: Path) -> None:
+def test_a_member_copies_to_what_it_may_write_and_nowhere_else(
+    served: ServeCommand, tmp_path: Path
+) -> None:
     theirs, roots, groups = tmp_path / "theirs", tmp_path / "roots", tmp_path / "groups"
     for path in (theirs, roots, groups):
         path.write_bytes(bytes(MIB))
@@ -99,7 +99,9 @@ def test_a_member_copies_to_what_it_may_write_and_nowhere_else(served: Cli, tmp_
     assert roots.read_bytes() == b"x" * MIB
 
 
-def test_a_member_connects_to_no_socket_that_it_may_not_write(served: Cli, tmp_path: Path) -> None:
+def test_a_member_connects_to_no_socket_that_it_may_not_write(
+    served: ServeCommand, tmp_path: Path
+) -> None:
     """Connecting to a unix socket needs the right to write to it."""
     (text,) = member(served, copy_to(f"nbd+unix:///?socket={served.socket.parent}/private"))
     assert "cannot be reached" in text
@@ -110,7 +112,9 @@ def test_a_member_connects_to_no_socket_that_it_may_not_write(served: Cli, tmp_p
         assert "ermission denied" in text
 
 
-def test_a_member_repairs_from_no_file_that_it_may_not_read(served: Cli, tmp_path: Path) -> None:
+def test_a_member_repairs_from_no_file_that_it_may_not_read(
+    served: ServeCommand, tmp_path: Path
+) -> None:
     """The daemon tells neither what a file has in it nor how long it is."""
     served.run("checksum", "register", tmp_path / "store", "s")
     roots, theirs = tmp_path / "roots", tmp_path / "theirs"
@@ -128,7 +132,9 @@ def test_a_member_repairs_from_no_file_that_it_may_not_read(served: Cli, tmp_pat
     assert (repaired["repaired"], repaired["refused"]) == ([[0, 1]], [])
 
 
-def test_a_member_names_no_path_that_is_opened_again_later(served: Cli, tmp_path: Path) -> None:
+def test_a_member_names_no_path_that_is_opened_again_later(
+    served: ServeCommand, tmp_path: Path
+) -> None:
     """A path that is kept would be opened when nobody of theirs asks any more."""
     file = tmp_path / "file"
     file.write_bytes(bytes(MIB))

@@ -12,37 +12,14 @@ import pytest
 
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
-from tests.command_line import CommandLine
-from tests.rpc.target_process import RawClient, end_daemon
+from tests.other_users import within_reach
+from tests.rpc.serve_command import ServeCommand
+from tests.rpc.target_process import RawClient
 
 MIB = 1 << 20
 
 
-class Cli(CommandLine):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.socket = folder / "s"
-
-    def serve(self, *arguments: str | Path, status: int = 0) -> str:
-        log = self.folder / "log"
-        return self.run(
-            "serve", "--rpc-socket", self.socket, "--log", log, *arguments, status=status
-        )
-
-    def end(self) -> None:
-        if self.socket.exists():
-            end_daemon(str(self.socket))
-            assert not self.socket.exists()
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    it = Cli(tmp_path)
-    yield it
-    it.end()
-
-
-def test_each_store_is_found_by_its_path(cli: Cli, tmp_path: Path) -> None:
+def test_each_store_is_found_by_its_path(cli: ServeCommand, tmp_path: Path) -> None:
     for name in ("a", "b"):
         Lvstore.create(str(tmp_path / name), size=64 * MIB, name=f"lvs-{name}").close()
     cli.serve(tmp_path / "a", tmp_path / "b")
@@ -71,13 +48,16 @@ def test_each_store_is_found_by_its_path(cli: Cli, tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob("*.sock"))
 
 
+@pytest.fixture
+def reachable(cli: ServeCommand) -> Iterator[ServeCommand]:
+    with within_reach(cli.socket):
+        yield cli
+
+
 @needs.root
-def test_a_group_is_let_in(cli: Cli, tmp_path: Path) -> None:
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent not in (Path("/"), Path("/tmp")) and parent.stat().st_uid == 0:
-            parent.chmod(0o755)
-    cli.serve("--rpc-group", "12345")
-    assert stat.S_IMODE(cli.socket.stat().st_mode) == 0o660
+def test_a_group_is_let_in(reachable: ServeCommand) -> None:
+    reachable.serve("--rpc-group", "12345")
+    assert stat.S_IMODE(reachable.socket.stat().st_mode) == 0o660
     code = (
         "import os,socket,sys\n"
         "os.setgroups([int(g) for g in sys.argv[2:]]); os.setgid(65534); os.setuid(65534)\n"
@@ -88,7 +68,7 @@ def test_a_group_is_let_in(cli: Cli, tmp_path: Path) -> None:
         "print(s.recv(4096).decode())\n"
     )
     member = subprocess.run(
-        [sys.executable, "-c", code, cli.socket, "12345"],
+        [sys.executable, "-c", code, reachable.socket, "12345"],
         capture_output=True,
         text=True,
         check=True,
@@ -96,9 +76,9 @@ def test_a_group_is_let_in(cli: Cli, tmp_path: Path) -> None:
     )
     assert json.loads(member.stdout)["result"] is True
     # Even where the mode of the socket would let everybody in.
-    cli.socket.chmod(0o666)
+    reachable.socket.chmod(0o666)
     stranger = subprocess.run(
-        [sys.executable, "-c", code, cli.socket, "23456"],
+        [sys.executable, "-c", code, reachable.socket, "23456"],
         capture_output=True,
         text=True,
         check=True,
@@ -107,11 +87,11 @@ def test_a_group_is_let_in(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(stranger.stdout)["error"]["code"] == -1
 
 
-def test_a_group_that_is_not_there(cli: Cli) -> None:
+def test_a_group_that_is_not_there(cli: ServeCommand) -> None:
     assert "there is no group" in cli.serve("--rpc-group", "no-such-group", status=1)
 
 
-def test_a_socket_in_use(cli: Cli) -> None:
+def test_a_socket_in_use(cli: ServeCommand) -> None:
     cli.serve()
     assert "another daemon answers" in cli.serve(status=1)
     with socket.socket(socket.AF_UNIX) as peer:

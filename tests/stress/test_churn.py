@@ -12,7 +12,7 @@ import pytest
 from lvolfs.blobstore.check import check_store
 from lvolfs.delta import checksums, copy, jobs
 from lvolfs.lvstore.store import Lvstore
-from tests.mount.conftest import Mounted, fuse_over_io_uring, make_mounted, transport
+from tests.mount.conftest import Mounted
 from tests.stress.fresh_daemon import start_afresh
 from tests.stress.resources import Resources
 
@@ -23,7 +23,6 @@ SIZE = 16 * CLUSTER
 # What allocators keep for later, and lists of the latest jobs. A leak of one small lvol in every
 # round is more than that within seconds.
 SLACK = 16 << 20
-__all__ = ["fuse_over_io_uring", "make_mounted", "transport"]
 
 
 def churn(store: Lvstore, chance: random.Random, number: int) -> None:

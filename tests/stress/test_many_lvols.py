@@ -14,7 +14,7 @@ from lvolfs.lvstore.store import Lvstore
 from lvolfs.rpc import registry
 from lvolfs.rpc.client import Client
 from tests.command_line import LVOLFS
-from tests.mount.conftest import MIB, Mounted, fuse_over_io_uring, make_mounted, run, transport
+from tests.mount.conftest import MIB, Mounted, run
 from tests.stress.fresh_daemon import start_afresh
 from tests.stress.resources import Resources
 
@@ -24,7 +24,6 @@ CLUSTER = 64 << 10
 SIZE = 16 * CLUSTER
 # An lvol in memory: its native map and head, its Python objects and xattrs.
 OF_ONE_LVOL = 8192
-__all__ = ["fuse_over_io_uring", "make_mounted", "transport"]
 
 
 @pytest.fixture
