@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from lvolfs._native.credentials import become
+from lvolfs.bdev.apart import call_apart
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -47,27 +47,17 @@ def acting_for(client: Client | None) -> Iterator[None]:
 def as_client(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """Calls it with the rights of who asks: directly, or in a thread that takes them on.
 
-    OSError(EPERM) when this process cannot take on anybody's.
+    OSError(EPERM) when this process cannot take on anybody's, ENOMEM without a thread.
     """
     client = _client.get()
     if client is None:
         return function(*args, **kwargs)
-    results: list[_R] = []
-    failures: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            become(client.uid, client.gid, client.groups)
-            results.append(function(*args, **kwargs))
-        except BaseException as error:
-            failures.append(error)
+    def run() -> _R:
+        become(client.uid, client.gid, client.groups)
+        return function(*args, **kwargs)
 
-    thread = threading.Thread(target=run, name="lvolfs-as-client")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
+    return call_apart(run, "lvolfs-as-client")
 
 
 def require_own(what: str) -> None:

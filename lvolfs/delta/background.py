@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from contextlib import suppress
 from typing import Final, Protocol
 
 from lvolfs._native.control import enter_background
+from lvolfs.bdev.apart import start_thread
 
 # More than two threads gain nothing where the foreground needs the other cores.
 _MOST_THREADS: Final = 2
@@ -24,17 +24,6 @@ def threads_for(parallel: int | None) -> int:
     """How many threads a caller who wants `parallel` (None: as many as help) gets."""
     wanted = parallel if parallel is not None else os.cpu_count() or 1
     return max(1, min(wanted, _MOST_THREADS))
-
-
-def start_thread(thread: threading.Thread) -> None:
-    """Raises OSError(ENOMEM) when the system has none to give."""
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise OSError(
-            errno.ENOMEM,
-            "no further thread can be started; memory or the limit of threads is exhausted",
-        ) from error
 
 
 def run_loop(loop: Loop, threads: int) -> None:

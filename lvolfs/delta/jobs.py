@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from lvolfs._native.control import Control, enter_background
-from lvolfs.delta.background import start_thread
+from lvolfs.bdev.apart import start_thread
 
 if TYPE_CHECKING:
     from lvolfs.lvstore.store import Lvstore
