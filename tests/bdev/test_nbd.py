@@ -3,6 +3,10 @@
 import contextlib
 import errno
 import itertools
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -94,6 +98,45 @@ def test_an_error_of_the_server_names_the_cluster(snapshot, serve):
     assert (job.state, job.errno, job.copied) == ("error", errno.ENOSPC, 0)
     # Two threads write, and both fail: either may be the first to say so.
     assert any(f"writing cluster {c} of {uri}: No space" in job.error for c in (0, 3))
+
+
+NAME_SERVICE_HANGS = """
+#include <netdb.h>
+#include <unistd.h>
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+                struct addrinfo **found)
+{
+    sleep(600);
+    return EAI_AGAIN;
+}
+"""
+CONNECT = """
+import lvolfs.bdev.nbd as nbd
+nbd.CONNECT_SECONDS = 0.5
+try:
+    nbd.open_nbd("nbd://nobody-knows/x")
+except OSError as error:
+    print(error.errno, error.strerror)
+"""
+
+
+def test_a_name_service_that_hangs(tmp_path):
+    source, library = tmp_path / "hangs.c", tmp_path / "hangs.so"
+    source.write_text(NAME_SERVICE_HANGS)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECT],
+        env={**os.environ, "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')}:{library}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert time.monotonic() - begun < 20
+    number, text = done.stdout.split(" ", 1)
+    assert int(number) == errno.ETIMEDOUT
+    assert "NBD server nbd://nobody-knows/x cannot be reached: looking up its name" in text
 
 
 def test_what_an_nbd_uri_is():
