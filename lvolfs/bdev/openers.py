@@ -1,4 +1,8 @@
-"""Who has a file or block device open for writing, as far as this process may see."""
+"""Who has a file or block device open for writing, as far as this process may see.
+
+The questions are about the status of a file, not about its path: a client who may not reach a
+file could have a path looked up anew lead to it, and read from the answer what it is.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,9 @@ from pathlib import Path
 _ACCESS_MODES = os.O_ACCMODE
 
 
-def mounted_at(path: str) -> str | None:
-    """The mount point of a block device, or of a file system inside a loop-mounted file."""
-    number = Path(path).stat().st_rdev
-    device = f"{os.major(number)}:{os.minor(number)}"
+def mounted_at(here: os.stat_result) -> str | None:
+    """The mount point of a block device."""
+    device = f"{os.major(here.st_rdev)}:{os.minor(here.st_rdev)}"
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         fields = line.split(" ")
         if fields[2] == device:
@@ -21,9 +24,8 @@ def mounted_at(path: str) -> str | None:
     return None
 
 
-def loop_device_of(path: str) -> str | None:
+def loop_device_of(here: os.stat_result) -> str | None:
     """The loop device that has this regular file as its backing file."""
-    here = Path(path).stat()
     for entry in sorted(Path("/sys/block").glob("loop*/loop/backing_file")):
         try:
             backing = entry.read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
@@ -35,14 +37,13 @@ def loop_device_of(path: str) -> str | None:
     return None
 
 
-def writer_of(path: str) -> str | None:
+def writer_of(here: os.stat_result) -> str | None:
     """ "process NAME (PID)" for one that has the file or device open for writing.
 
     Looks at the processes that this user may look at; None proves nothing. Does not ask the
     file systems of unrelated descriptors, one of which may be hung: nodes of block devices
     count only under /dev.
     """
-    here = Path(path).stat()
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal():
             continue

@@ -11,6 +11,7 @@ from lvolfs.bdev.destination import Destination
 from lvolfs.bdev.file import open_file
 from lvolfs.bdev.lvol import open_lvol
 from lvolfs.bdev.nbd import is_nbd_uri, open_nbd
+from lvolfs.bdev.rights import as_client
 
 if TYPE_CHECKING:
     from lvolfs.lvstore.lvol import Lvol
@@ -39,9 +40,9 @@ def open_destination(destination: Lvol | str | os.PathLike[str], store: Lvstore)
 
 def _refuse_own_device(path: str, store: Lvstore) -> None:
     try:
-        same = Path(path).samefile(store.path)
+        same = os.path.samestat(as_client(os.stat, path), Path(store.path).stat())
     except OSError:
-        return  # missing: open_file says so
+        return  # missing, or out of the client's reach: open_file says so
     if same:
         raise OSError(
             errno.EBUSY,

@@ -60,6 +60,11 @@ def as_client(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -
     return call_apart(run, "lvolfs-as-client")
 
 
+def has_every_right() -> bool:
+    """Whether what is opened now is opened by root."""
+    return _client.get() is None and os.geteuid() == 0
+
+
 def require_own(what: str) -> None:
     """For paths that are opened again later, when nobody asks: EPERM for such a client."""
     client = _client.get()
