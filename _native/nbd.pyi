@@ -1,3 +1,6 @@
+CONNECT_SECONDS: float
+"""For which connecting may take by itself."""
+
 class NbdTarget:
     """A connection to an NBD export; OSError names the URI and the server's answer.
 

@@ -97,7 +97,7 @@ class Lvstore:
         self._superblock = superblock
         self._lvols = LvolTable()
         self._failure: OSError | None = None
-        # writes that the device had no space for, as far as somebody has been told
+        # writes that the device had no space for, before begin_asking
         self._refused = 0
         self._closed = False
         # the store's own blob: its name and uuid
@@ -376,6 +376,7 @@ class Lvstore:
                     f"store {self.name!r} failed before ({self._failure}); close it, repair the "
                     "device and open it again",
                 )
+            self.begin_asking()
             yield
 
     def check_open(self) -> None:
@@ -509,15 +510,18 @@ class Lvstore:
             raise
 
     def no_space(self, what: str) -> OSError:
-        """After ENOSPC: the store is full, or the file system that it is on has been, since this
-        was asked."""
-        refused = self._device.counters["no_space"]
-        if refused > self._refused:
-            self._refused = refused
+        """After ENOSPC: the store is full, or the file system that it is on has been, since
+        begin_asking or for good."""
+        if self.engine.failed or self._device.counters["no_space"] > self._refused:
             return self.host_is_full(what)
         return self.is_full(what)
 
+    def begin_asking(self) -> None:
+        """What the host has refused before, perhaps to a mount, is no reason for what follows."""
+        self._refused = self._device.counters["no_space"]
+
     def host_is_full(self, what: str) -> OSError:
+        self.begin_asking()
         again = "; then open the store again" if self.engine.failed else ""
         return OSError(
             errno.ENOSPC,

@@ -143,3 +143,23 @@ def test_snapshot_at_each_number_of_free_pages(make_store, reopen):
         assert store.get("v").pread(len(content), 0) == content
     assert taken
     assert taken != list(range(9))
+
+
+def refused_by_the_host(volume):
+    """Nobody is told more than the errno, as by a mount."""
+    device = volume.store.engine.device
+    device.plant_fault("write", errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left"):
+        volume.blob.pwrite(b"y" * CLUSTER, 0)
+    device.clear_faults()
+
+
+def test_what_the_host_refused_before_is_no_reason(make_store, monkeypatch):
+    monkeypatch.setenv("LVOLFS_SEEDED_FAULTS", "1")
+    store = make_store(size=2 << 20, cluster_size=8192, md_ratio=10)
+    first = store.create_volume("v", CLUSTER, thick=True)
+    for number in range(store.engine.free_pages - store.engine.reserved_pages):
+        store.create_volume(f"v{number}", 8192)
+    refused_by_the_host(first)
+    with pytest.raises(OSError, match=r"'one-more' has no room, but store 'lvs0' has .* 0 free"):
+        store.create_volume("one-more", 8192)
