@@ -8,7 +8,8 @@ from pathlib import Path
 from bench import fio
 from bench.case import Case, Sample
 from bench.content import Content
-from bench.peers.block_files import mounted_store, scratch_directory, warm
+from bench.page_cache import kept_warm
+from bench.peers.block_files import mounted_store, scratch_directory
 from bench.processes import lvolfs
 from bench.settings import MIB, Settings
 
@@ -16,7 +17,7 @@ LENGTHS = {"no snapshot": 0, "1 snapshot": 1, "8 snapshots": 8, "64 snapshots": 
 
 
 class Chains:
-    """A mounted store with one volume for each length, made on first use."""
+    """A mounted store with one volume for each length, all made on first use."""
 
     def __init__(self, directory: Path, size: int) -> None:
         self.directory = directory
@@ -35,12 +36,13 @@ class Chains:
         if not store.exists():
             lvolfs("create", store, "--size", str(len(LENGTHS) * self.size * 9 // 8 + 256 * MIB))
             self.stack.enter_context(mounted_store(store, self.mountpoint))
-        length = LENGTHS[name]
-        volume = self.mountpoint / f"volumes/v{length}"
-        if not volume.exists():
-            self.make(volume, length)
-            warm(volume)
-        return volume
+            for length in LENGTHS.values():
+                self.make(self.volume(length), length)
+            self.stack.enter_context(kept_warm(store))
+        return self.volume(LENGTHS[name])
+
+    def volume(self, length: int) -> Path:
+        return self.mountpoint / f"volumes/v{length}"
 
     def make(self, volume: Path, length: int) -> None:
         """Snapshot i of the chain owns every cluster with number i modulo its length."""

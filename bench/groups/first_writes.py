@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import fio
 from bench.case import Case, Sample
 from bench.content import Content
+from bench.page_cache import warm
 from bench.peers.block_files import (
     flush,
     loop_file_system,
@@ -83,6 +84,7 @@ class NewFiles:
         if contestant == "lvolfs":
             path = self.mountpoint / "volumes" / name
             if clone:
+                warm(self.mountpoint / "snapshots/base")
                 lvolfs("clone", self.mountpoint, "base", name)
             else:
                 with path.open("wb") as file:
@@ -95,6 +97,8 @@ class NewFiles:
             if contestant == "qcow2-subclusters":
                 options += ",extended_l2=on"
             backing = ("-b", self.base, "-F", "raw") if clone else ()
+            if clone:
+                warm(self.base)
             execute("qemu-img", "create", "-f", "qcow2", "-o", options, *backing, image, str(size))
             with qcow2_export(image) as path:
                 yield path
@@ -102,6 +106,7 @@ class NewFiles:
         else:
             path = (self.xfs if contestant == "xfs" else self.directory) / name
             if clone:
+                warm(self.xfs / "base")
                 execute("cp", "--reflink=always", self.xfs / "base", path)
             else:
                 with path.open("wb") as file:

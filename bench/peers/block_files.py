@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.content import Content
+from bench.page_cache import kept_warm
 from bench.processes import LVOLFS, ProgramError, daemon, execute, lvolfs, mounted, unmount
 from bench.settings import MIB
 
@@ -17,12 +18,6 @@ ROOT = Path(__file__).parents[2]
 
 def copy_content(content: Path, target: Path) -> None:
     execute("dd", f"if={content}", f"of={target}", "bs=1M", "conv=notrunc,fsync", "status=none")
-
-
-def warm(*paths: Path) -> None:
-    """Reads files, so that they are in the page cache."""
-    for path in paths:
-        execute("dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none")
 
 
 def flush(path: Path) -> float:
@@ -75,8 +70,8 @@ def lvolfs_volume(content: Path, directory: Path) -> Iterator[Path]:
         with volume.open("wb") as file:
             file.truncate(size)
         copy_content(content, volume)
-        warm(store)
-        yield volume
+        with kept_warm(store):
+            yield volume
     store.unlink()
 
 
@@ -86,8 +81,8 @@ def raw_file(content: Path, directory: Path) -> Iterator[Path]:
     path = directory / "raw"
     execute("cp", "--reflink=never", content, path)
     execute("sync", path)
-    warm(path)
-    yield path
+    with kept_warm(path):
+        yield path
     path.unlink()
 
 
@@ -121,8 +116,8 @@ def flat_lane(content: Path, directory: Path) -> Iterator[Path]:
         file.truncate(content.stat().st_size)
     with python_peer("flat_lane", flat, directory / "flat_lane") as path:
         copy_content(content, path)
-        warm(flat)
-        yield path
+        with kept_warm(flat):
+            yield path
     flat.unlink()
 
 
@@ -166,8 +161,7 @@ def qcow2_file(content: Path, directory: Path) -> Iterator[Path]:
     options = "cluster_size=1M,lazy_refcounts=on"
     execute("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", options, content, image)
     execute("sync", image)
-    warm(image)
-    with qcow2_export(image) as path:
+    with kept_warm(image), qcow2_export(image) as path:
         yield path
     image.unlink()
 
@@ -221,8 +215,8 @@ def xfs_file(content: Path, directory: Path) -> Iterator[Path]:
         execute("cp", content, mountpoint / "base")
         execute("cp", "--reflink=always", mountpoint / "base", path)
         execute("sync", path)
-        warm(image)
-        yield path
+        with kept_warm(image):
+            yield path
 
 
 FILES: dict[str, Callable[[Path, Path], contextlib.AbstractContextManager[Path]]] = {

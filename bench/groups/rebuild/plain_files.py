@@ -1,10 +1,12 @@
 """dd and rsync: two plain files."""
 
+import contextlib
 import time
 from pathlib import Path
 
 from bench.case import Sample
 from bench.content import Content, scattered
+from bench.page_cache import kept_warm
 from bench.processes import ProgramError, execute
 from bench.settings import MIB
 
@@ -12,12 +14,14 @@ from bench.settings import MIB
 class PlainFiles:
     def open(self, directory: Path, size: int) -> None:
         self.size = size
+        self.stack = contextlib.ExitStack()
         self.source, self.replica = directory / "source", directory / "replica"
         if self.replica.exists():
             return
         content = Content()
-        content.fill(self.source, size)
-        content.fill(self.replica, size)
+        for path in (self.source, self.replica):
+            content.fill(path, size)
+            self.stack.enter_context(kept_warm(path))
 
     def change(self, share: float, seed: int) -> int:
         numbers = scattered(self.size // MIB, share, seed)
@@ -28,7 +32,7 @@ class PlainFiles:
         execute("cmp", self.source, self.replica)
 
     def close(self) -> None:
-        pass
+        self.stack.close()
 
 
 class FullCopy(PlainFiles):
