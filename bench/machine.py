@@ -140,7 +140,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "file_system": " ".join(file_system[:1] + file_system[2:]),
         "fuse_over_io_uring": uring.read_text().strip() if uring.exists() else "not in this kernel",
-        "cache_mode": "backing files in the page cache of the host for every contestant",
+        "cache_mode": "backing files locked in the page cache of the host for every contestant",
         "versions": {name: version_of(words) for name, words in VERSIONS.items()}
         | {"zfs-fuse": debian_version("zfs-fuse"), "libfuse": debian_version("libfuse3-3")},
     }

@@ -1,13 +1,7 @@
-"""How long the tests that `make torture` makes long are to run, and what they have counted."""
+"""What the tests that `make torture` makes long have counted."""
 
 import os
 from pathlib import Path
-
-import pytest
-
-SECONDS = float(os.environ.get("LVOLFS_TORTURE_SECONDS", "0"))
-
-only = pytest.mark.skipif(not SECONDS, reason="for make torture: LVOLFS_TORTURE_SECONDS is not set")
 
 
 def count(what: str, number: int) -> None:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from bench.content import Content
@@ -16,8 +17,18 @@ from bench.settings import MIB
 ROOT = Path(__file__).parents[2]
 
 
-def copy_content(content: Path, target: Path) -> None:
-    execute("dd", f"if={content}", f"of={target}", "bs=1M", "conv=notrunc,fsync", "status=none")
+def copy_content(content: Path, target: Path, block: str = "1M") -> None:
+    options = (f"bs={block}", "conv=notrunc,fsync", "status=none")
+    execute("dd", f"if={content}", f"of={target}", *options)
+
+
+def write_image(content: Path, image: Path) -> None:
+    """In the pieces that lvolfs writes its store in.
+
+    In what pieces a file was written decides for long what its page cache costs: of other ones,
+    small overwrites would take up to twice the time.
+    """
+    copy_content(content, image, "16k")
 
 
 def flush(path: Path) -> float:
@@ -77,57 +88,32 @@ def lvolfs_volume(content: Path, directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def raw_file(content: Path, directory: Path) -> Iterator[Path]:
-    directory.mkdir(exist_ok=True)
     path = directory / "raw"
-    execute("cp", "--reflink=never", content, path)
-    execute("sync", path)
+    write_image(content, path)
     with kept_warm(path):
         yield path
     path.unlink()
 
 
 @contextlib.contextmanager
-def python_peer(name: str, flat: Path, mountpoint: Path) -> Iterator[Path]:
+def python_peer(name: str, content: Path, directory: Path) -> Iterator[Path]:
     """One of the small file systems in this package, over a flat file."""
+    mountpoint = directory / name
+    path = mountpoint / "flat"
     mountpoint.mkdir()
-    with daemon(
-        "env",
-        f"PYTHONPATH={ROOT}",
-        sys.executable,
-        "-m",
-        f"bench.peers.{name}",
-        flat,
-        mountpoint,
-        ready=lambda: mounted(mountpoint) and (mountpoint / "flat").exists(),
-        end=lambda: unmount(mountpoint),
-    ):
-        yield mountpoint / "flat"
-    mountpoint.rmdir()
-
-
-@contextlib.contextmanager
-def flat_lane(content: Path, directory: Path) -> Iterator[Path]:
-    """Filled through the lane, as a volume is: the same writes made both files.
-
-    In what pieces a file was written decides for long what its page cache costs.
-    """
-    flat = directory / "flat"
-    with flat.open("xb") as file:
-        file.truncate(content.stat().st_size)
-    with python_peer("flat_lane", flat, directory / "flat_lane") as path:
-        copy_content(content, path)
-        with kept_warm(flat):
-            yield path
-    flat.unlink()
-
-
-@contextlib.contextmanager
-def flat_pyfuse3(content: Path, directory: Path) -> Iterator[Path]:
+    program = ("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", f"bench.peers.{name}")
     with (
-        raw_file(content, directory / "flat_pyfuse3.d") as flat,
-        python_peer("flat_pyfuse3", flat, directory / "flat_pyfuse3") as path,
+        raw_file(content, directory) as flat,
+        daemon(
+            *program,
+            flat,
+            mountpoint,
+            ready=lambda: mounted(mountpoint) and path.exists(),
+            end=lambda: unmount(mountpoint),
+        ),
     ):
         yield path
+    mountpoint.rmdir()
 
 
 @contextlib.contextmanager
@@ -157,10 +143,11 @@ def qcow2_export(image: Path, *, aio: str = "threads") -> Iterator[Path]:
 @contextlib.contextmanager
 def qcow2_file(content: Path, directory: Path) -> Iterator[Path]:
     """A fully allocated qcow2 image with lvolfs's cluster size."""
-    image = directory / "image.qcow2"
+    converted, image = directory / "converted.qcow2", directory / "image.qcow2"
     options = "cluster_size=1M,lazy_refcounts=on"
-    execute("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", options, content, image)
-    execute("sync", image)
+    execute("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", options, content, converted)
+    write_image(converted, image)
+    converted.unlink()
     with kept_warm(image), qcow2_export(image) as path:
         yield path
     image.unlink()
@@ -173,7 +160,7 @@ def nbdfuse_file(content: Path, directory: Path) -> Iterator[Path]:
     mountpoint.mkdir()
     path = mountpoint / "flat"
     with (
-        raw_file(content, directory / "nbdkit.d") as flat,
+        raw_file(content, directory) as flat,
         daemon("nbdkit", "-f", "-U", socket, "file", flat, ready=socket.exists),
         daemon(
             "nbdfuse",
@@ -221,12 +208,12 @@ def xfs_file(content: Path, directory: Path) -> Iterator[Path]:
 
 FILES: dict[str, Callable[[Path, Path], contextlib.AbstractContextManager[Path]]] = {
     "lvolfs": lvolfs_volume,
-    "flat-lane": flat_lane,
+    "flat-lane": partial(python_peer, "flat_lane"),
     "raw": raw_file,
     "disk": raw_file,
     "qcow2": qcow2_file,
     "nbdfuse": nbdfuse_file,
-    "pyfuse3": flat_pyfuse3,
+    "pyfuse3": partial(python_peer, "flat_pyfuse3"),
     "xfs": xfs_file,
 }
 

@@ -1,6 +1,6 @@
 """A benchmark peer: the FUSE lane over one flat file, without a store beneath.
 
-    python -m bench.peers.flat_lane FILE MOUNTPOINT [THREADS]
+    python -m bench.peers.flat_lane FILE MOUNTPOINT
 
 serves FILE as MOUNTPOINT/flat until it is unmounted. What lvolfs costs on top of this is
 what its cluster map costs; what this costs on top of FILE is FUSE.
@@ -51,10 +51,9 @@ async def serve(lane: Lane) -> None:
 
 def main() -> None:
     path, mountpoint = sys.argv[1:3]
-    threads = int(sys.argv[3]) if len(sys.argv) > 3 else None
     with Device(path) as device:
         tree = LaneTree(device)
-        lane = Lane(mountpoint, f"fsname={path},subtype=flat_lane", threads=threads)
+        lane = Lane(mountpoint, f"fsname={path},subtype=flat_lane")
         tree.lane = lane
         pyfuse3.init(tree, lane.hand_over(), set())
         lane.start()

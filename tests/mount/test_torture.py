@@ -1,5 +1,4 @@
-"""Other people's stress programs, for as long as LVOLFS_TORTURE_SECONDS says: fio only then,
-stress-ng for a few seconds in any case."""
+"""Other people's stress programs: fio and stress-ng, for as long as LVOLFS_TORTURE_SECONDS says."""
 
 import os
 from collections.abc import Callable
@@ -7,15 +6,16 @@ from collections.abc import Callable
 import pytest
 
 from lvolfs.blobstore.check import check_store
-from tests import needs, torture
+from tests import needs
 from tests.mount.conftest import MIB, Mounted, run
 from tests.mount.kernel_file_systems import KINDS, loop_mount
 
-pytestmark = pytest.mark.timeout(300 + 2 * torture.SECONDS)
-STRESS_SECONDS = torture.SECONDS / 2 or 5
+SECONDS = float(os.environ.get("LVOLFS_TORTURE_SECONDS", "5"))
+"""Of each of them."""
+
+pytestmark = pytest.mark.timeout(300 + 2 * SECONDS)
 
 
-@torture.only
 @pytest.mark.parametrize("options", ["", "page_cache"])
 def test_fio_verifies(make_mounted: Callable[..., Mounted], options: str) -> None:
     """Random writes of random sizes, each read back and compared, in rounds."""
@@ -27,8 +27,8 @@ def test_fio_verifies(make_mounted: Callable[..., Mounted], options: str) -> Non
         *("fio", "--name=verify", f"--filename={volume}", "--rw=randwrite", "--direct=1"),
         *("--bsrange=512-256k", "--blockalign=512", "--ioengine=libaio", "--iodepth=16"),
         *("--size=256m", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=512"),
-        *("--randrepeat=0", "--fsync=256", "--time_based", f"--runtime={torture.SECONDS / 2:.0f}"),
-        timeout=200 + torture.SECONDS,
+        *("--randrepeat=0", "--fsync=256", "--time_based", f"--runtime={SECONDS:.0f}"),
+        timeout=200 + SECONDS,
         cwd=mounted.directory,
     )
     mounted.unmount()
@@ -49,12 +49,12 @@ def test_stress_ng(
     with loop_mount(volume, inside, kind, direct=True):
         run(
             *("stress-ng", "--temp-path", inside, "--verify", "--metrics-brief"),
-            *("--timeout", f"{STRESS_SECONDS:.0f}s", "--hdd", "1", "--hdd-bytes", "64m"),
+            *("--timeout", f"{SECONDS:.0f}s", "--hdd", "1", "--hdd-bytes", "64m"),
             *("--fallocate", "1", "--fallocate-bytes", "32m", "--copy-file", "1"),
             *("--copy-file-bytes", "128m", "--dentry", "1", "--rename", "1", "--sync-file", "1"),
             *("--seek", "1", "--seek-size", "16m", "--aio", "1", "--mmap", "1", "--mmap-file"),
             *("--mmap-bytes", "16m"),
-            timeout=200 + torture.SECONDS,
+            timeout=200 + SECONDS,
         )
     run(*check, volume, timeout=200)
     mounted.unmount()
