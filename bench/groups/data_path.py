@@ -5,12 +5,14 @@ from collections.abc import Iterator
 
 from bench import fio
 from bench.case import Case, Sample
-from bench.peers.block_files import BlockFiles, flush, scratch_directory
+from bench.peers.block_files import ALLOW_URING, BlockFiles, flush, scratch_directory
 from bench.settings import Settings
 
+URING = ("lvolfs-uring",) if ALLOW_URING.exists() else ()
+"""Where the kernel has FUSE over io_uring."""
 ALL = ("lvolfs", "flat-lane", "raw", "qcow2", "nbdfuse", "pyfuse3", "xfs")
 MAIN = ("lvolfs", "flat-lane", "raw", "qcow2")
-WITHOUT_TARGET = ("raw", "nbdfuse", "xfs")
+WITHOUT_TARGET = ("raw", "nbdfuse", "xfs", *URING)
 PAGE_CACHED = {"raw"}
 """Measured without O_DIRECT, which would take it out of the page cache that all others are in."""
 
@@ -80,8 +82,8 @@ def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
     Many short samples: a slow second of the machine hits few of them, and no median.
     """
 
-    def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
-        fewer = dict.fromkeys(WITHOUT_TARGET, 1 if settings.quick else 2)
+    def case(mode: str, block: str, who: tuple[str, ...], **load: object) -> Case:
+        fewer = dict.fromkeys(WITHOUT_TARGET, 1 if settings.quick else 4)
         often = 1 if settings.quick else 2
         return make_case(
             files,
@@ -95,10 +97,11 @@ def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
             **load,  # type: ignore[arg-type]
         )
 
-    some = ("lvolfs", "flat-lane", "raw", "qcow2", "pyfuse3") if settings.quick else ALL
+    every = (*ALL, *URING)
+    some = ("lvolfs", "flat-lane", "raw", "qcow2", "pyfuse3") if settings.quick else every
     return [
-        case("randread", "4k", engine="libaio", depth=32),
-        case("randwrite", "4k", engine="libaio", depth=32),
+        case("randread", "4k", every, engine="libaio", depth=32),
+        case("randwrite", "4k", every, engine="libaio", depth=32),
         case("randread", "4k", some, engine="psync"),
         case("randwrite", "4k", some, engine="psync"),
         case("randwrite", "4k", some, engine="psync", jobs=4),

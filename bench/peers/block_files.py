@@ -15,6 +15,7 @@ from bench.processes import LVOLFS, ProgramError, daemon, execute, lvolfs, mount
 from bench.settings import MIB
 
 ROOT = Path(__file__).parents[2]
+ALLOW_URING = Path("/sys/module/fuse/parameters/enable_uring")
 
 
 def copy_content(content: Path, target: Path, block: str = "1M") -> None:
@@ -71,12 +72,12 @@ def mounted_store(store: Path, mountpoint: Path, *options: str) -> Iterator[int]
 
 
 @contextlib.contextmanager
-def lvolfs_volume(content: Path, directory: Path) -> Iterator[Path]:
+def lvolfs_volume(content: Path, directory: Path, *options: str) -> Iterator[Path]:
     """A fully written volume of a mounted store."""
     size = content.stat().st_size
     store, mountpoint = directory / "lvolfs.store", directory / "lvolfs"
     lvolfs("create", store, "--size", str(size + size // 8 + 64 * MIB))
-    with mounted_store(store, mountpoint):
+    with mounted_store(store, mountpoint, *options):
         volume = mountpoint / "volumes/bench"
         with volume.open("wb") as file:
             file.truncate(size)
@@ -84,6 +85,18 @@ def lvolfs_volume(content: Path, directory: Path) -> Iterator[Path]:
         with kept_warm(store):
             yield volume
     store.unlink()
+
+
+@contextlib.contextmanager
+def lvolfs_uring(content: Path, directory: Path) -> Iterator[Path]:
+    """The same, with FUSE over io_uring, which the administrator has to allow."""
+    before = ALLOW_URING.read_text()
+    ALLOW_URING.write_text("Y")
+    try:
+        with lvolfs_volume(content, directory, "transport=uring") as path:
+            yield path
+    finally:
+        ALLOW_URING.write_text(before)
 
 
 @contextlib.contextmanager
@@ -208,6 +221,7 @@ def xfs_file(content: Path, directory: Path) -> Iterator[Path]:
 
 FILES: dict[str, Callable[[Path, Path], contextlib.AbstractContextManager[Path]]] = {
     "lvolfs": lvolfs_volume,
+    "lvolfs-uring": lvolfs_uring,
     "flat-lane": partial(python_peer, "flat_lane"),
     "raw": raw_file,
     "disk": raw_file,
