@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from lvolfs._native.control cimport Control
-from lvolfs._native.sync cimport pthread_mutex_t
+from lvolfs._native.sync cimport pthread_cond_t, pthread_mutex_t
 
 cdef extern from "libnbd.h" nogil:
     struct nbd_handle:
@@ -12,7 +12,10 @@ cdef extern from "libnbd.h" nogil:
 
 ctypedef struct nbd_target_t:
     nbd_handle *handle      # NULL once it is closed, or given up
-    pthread_mutex_t lock    # guards every call on the handle
+    pthread_mutex_t lock    # guards every call on the handle, and what follows
+    bint polling            # a thread waits for the socket, without the lock
+    int wake                # eventfd that ends its wait
+    pthread_cond_t polled   # it has waited
     int error               # what requests end with when there is no handle
     const uint32_t *cancelled  # of the job that waits; may be NULL
     double patience         # seconds for which a request may go unanswered

@@ -3,23 +3,47 @@
 A server may be slow, hung or gone. Whoever waits for it looks around every few milliseconds: when
 its job is cancelled, or the server has been silent for too long, the connection is closed under
 the request. Nothing else can take a request back whose buffer libnbd still reads or fills.
+
+Requests of several threads are under way together. One of the threads waits for the socket, and
+takes in the replies to all of them; the others wait for that one. If each waited for the socket,
+it could do so for a reply that another one has just taken in.
 """
 
 import os
 
-from libc.errno cimport EBADF, EINVAL, EIO, ENOMEM, ETIMEDOUT
+from libc.errno cimport EBADF, EINVAL, EIO, ENOMEM, ETIMEDOUT, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from lvolfs._native.control cimport Control
 from lvolfs._native.sync cimport (
-    load32, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    cond_init_timed, cond_wait_for, load32, pthread_cond_broadcast, pthread_cond_destroy,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
     seconds_now,
 )
 
 cdef extern from "<errno.h>" nogil:
     int ECANCELED
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    short POLLIN
+    short POLLOUT
+    int poll(pollfd *fds, unsigned long count, int milliseconds) noexcept
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int EFD_CLOEXEC
+    int EFD_NONBLOCK
+    int eventfd(unsigned int value, int flags) noexcept
+    int eventfd_read(int fd, uint64_t *value) noexcept
+    int eventfd_write(int fd, uint64_t value) noexcept
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd) noexcept
 
 cdef extern from "libnbd.h" nogil:
     """
@@ -29,6 +53,8 @@ cdef extern from "libnbd.h" nogil:
         pass
     const nbd_completion_callback lvolfs_nbd_no_callback
     int LIBNBD_SIZE_MAXIMUM
+    unsigned int LIBNBD_AIO_DIRECTION_READ
+    unsigned int LIBNBD_AIO_DIRECTION_WRITE
     nbd_handle *nbd_create() noexcept
     void nbd_close(nbd_handle *h) noexcept
     const char *nbd_get_error() noexcept
@@ -40,6 +66,8 @@ cdef extern from "libnbd.h" nogil:
     int nbd_can_flush(nbd_handle *h) noexcept
     int nbd_poll(nbd_handle *h, int milliseconds) noexcept
     int nbd_aio_connect_uri(nbd_handle *h, const char *uri) noexcept
+    int nbd_aio_get_fd(nbd_handle *h) noexcept
+    unsigned int nbd_aio_get_direction(nbd_handle *h) noexcept
     int nbd_aio_is_connecting(nbd_handle *h) noexcept
     int nbd_aio_is_ready(nbd_handle *h) noexcept
     int nbd_aio_is_closed(nbd_handle *h) noexcept
@@ -95,6 +123,34 @@ cdef void abandon(nbd_target_t *target, int error) noexcept nogil:
     target.error = error
 
 
+cdef int wait_for_replies(nbd_target_t *target) noexcept nogil:
+    """With the lock held, but not while it waits: until something may have happened, or for a
+    moment. 0, or -errno when the connection broke."""
+    cdef pollfd[2] fds
+    cdef unsigned int direction
+    cdef uint64_t wakes
+    cdef int rc = 0
+    if target.polling:
+        cond_wait_for(&target.polled, &target.lock, POLL_MILLISECONDS / 1000.0)
+        return 0
+    direction = nbd_aio_get_direction(target.handle)
+    fds[0].fd = nbd_aio_get_fd(target.handle)
+    fds[0].events = ((POLLIN if direction & LIBNBD_AIO_DIRECTION_READ else 0)
+                     | (POLLOUT if direction & LIBNBD_AIO_DIRECTION_WRITE else 0))
+    fds[1].fd = target.wake
+    fds[1].events = POLLIN
+    target.polling = True
+    pthread_mutex_unlock(&target.lock)
+    poll(fds, 2, POLL_MILLISECONDS)
+    pthread_mutex_lock(&target.lock)
+    target.polling = False
+    eventfd_read(target.wake, &wakes)
+    if target.handle != NULL and nbd_poll(target.handle, 0) < 0:
+        rc = last_errno()
+    pthread_cond_broadcast(&target.polled)
+    return rc
+
+
 cdef int progress(nbd_target_t *target, uint64_t cookie, double begun, double *cancelled) noexcept nogil:
     """With the lock held: 1 when the request is done, 0 to ask again, or -errno."""
     cdef int done, code
@@ -111,15 +167,15 @@ cdef int progress(nbd_target_t *target, uint64_t cookie, double begun, double *c
     if now - begun > target.patience:
         abandon(target, -ETIMEDOUT)
         return -ETIMEDOUT
-    if nbd_poll(target.handle, POLL_MILLISECONDS) < 0:
-        code = last_errno()
+    code = wait_for_replies(target)
+    if code < 0:
         done = nbd_aio_command_completed(target.handle, cookie)
         if done > 0:
             return 1
         if done == 0:
             abandon(target, code)
         return code
-    return 0
+    return 0 if target.handle != NULL else target.error
 
 
 cdef int ask(nbd_target_t *target, int kind, void *buf, uint64_t offset, uint64_t length) noexcept nogil:
@@ -134,13 +190,11 @@ cdef int ask(nbd_target_t *target, int kind, void *buf, uint64_t offset, uint64_
         cookie = submit(target.handle, kind, buf, offset, length)
         if cookie < 0:
             rc = last_errno()
+        elif target.polling and nbd_aio_get_direction(target.handle) & LIBNBD_AIO_DIRECTION_WRITE:
+            # What the socket has not taken yet is nothing that the other thread waits for.
+            eventfd_write(target.wake, 1)
         while rc == 0:
             rc = progress(target, cookie, begun, &cancelled)
-            if rc == 0:
-                pthread_mutex_unlock(&target.lock)
-                pthread_mutex_lock(&target.lock)
-                if target.handle == NULL:
-                    rc = target.error
     pthread_mutex_unlock(&target.lock)
     return 0 if rc > 0 else rc
 
@@ -220,11 +274,16 @@ cdef class NbdTarget:
         cdef int64_t limit
         memset(&self.raw, 0, sizeof(nbd_target_t))
         pthread_mutex_init(&self.raw.lock, NULL)
+        cond_init_timed(&self.raw.polled)
+        self.raw.wake = -1
         self.raw.error = -EBADF
         self.raw.patience = patience
         self.uri = uri
         if b"\0" in text:
             raise OSError(EINVAL, f"NBD URI {uri!r} has a NUL character in it")
+        self.raw.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.raw.wake < 0:
+            raise OSError(errno, f"NBD server {uri}: {os.strerror(errno)}")
         self.raw.handle = nbd_create()
         if self.raw.handle == NULL:
             raise self._error("cannot be opened")
@@ -251,6 +310,9 @@ cdef class NbdTarget:
             with nogil:
                 nbd_close(self.raw.handle)
             self.raw.handle = NULL
+        if self.raw.wake >= 0:
+            close(self.raw.wake)
+        pthread_cond_destroy(&self.raw.polled)
         pthread_mutex_destroy(&self.raw.lock)
 
     cdef watch(self, Control control):

@@ -4,9 +4,11 @@ import contextlib
 import errno
 import itertools
 import os
+import random
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -98,6 +100,39 @@ def test_an_error_of_the_server_names_the_cluster(snapshot, serve):
     assert (job.state, job.errno, job.copied) == ("error", errno.ENOSPC, 0)
     # Two threads write, and both fail: either may be the first to say so.
     assert any(f"writing cluster {c} of {uri}: No space" in job.error for c in (0, 3))
+
+
+def test_requests_of_several_threads_are_under_way_together(serve):
+    uri = serve("--filter=delay", "memory", str(SIZE), "delay-write=40ms")
+
+    def work(endpoint, number):
+        for _ in range(16):
+            endpoint.pwrite(bytes([number]) * CLUSTER, number * CLUSTER)
+
+    with open_nbd(uri) as found, ThreadPoolExecutor(4) as pool:
+        begun = time.monotonic()
+        list(pool.map(lambda number: work(found.endpoint, number), range(4)))
+        # One after the other they would take four times as long as those of one thread.
+        assert 16 * 0.04 <= time.monotonic() - begun < 2.5 * 16 * 0.04
+        assert found.endpoint.pread(4 * CLUSTER, 0)[::CLUSTER] == bytes(range(4))
+
+
+def test_many_threads_each_get_their_own_answer(serve):
+    """With requests that no socket takes at once, and replies that come while others are asked."""
+    share = 4 << 20
+    uri = serve("memory", str(4 * share))
+
+    def work(endpoint, number):
+        chance = random.Random(number)
+        for _ in range(40):
+            size = chance.choice([512, 65536, share])
+            at = number * share + chance.randrange(0, share - size + 1, 512)
+            data = chance.randbytes(size)
+            endpoint.pwrite(data, at)
+            assert endpoint.pread(size, at) == data
+
+    with open_nbd(uri) as found, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: work(found.endpoint, number), range(4)))
 
 
 NAME_SERVICE_HANGS = """
