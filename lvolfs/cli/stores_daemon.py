@@ -43,6 +43,12 @@ def _first_cause(error: BaseException) -> BaseException:
     return error
 
 
+def _as_os_error(group: BaseException) -> OSError:
+    error = _first_cause(group)
+    number = error.errno if isinstance(error, OSError) else None
+    return OSError(number or errno.EIO, explain(error))
+
+
 class Daemon:
     """Serves a target: one socket for all of it, and one for each store in the registry, so
     that a store's path is enough to find and to mean it, however it was opened.
@@ -156,7 +162,10 @@ class Daemon:
         """Called in the thread of the method that opened it."""
         import trio
 
-        trio.from_thread.run(self._publish, store)
+        try:
+            trio.from_thread.run(self._publish, store)
+        except ExceptionGroup as group:
+            raise _as_os_error(group) from group
 
     def _closed(self, store: Lvstore) -> None:
         import trio
@@ -187,9 +196,7 @@ class Daemon:
             try:
                 trio.from_thread.run(self._nursery.start, self._serve_mount, session)
             except ExceptionGroup as group:
-                error = _first_cause(group)
-                number = error.errno if isinstance(error, OSError) else None
-                raise OSError(number or errno.EIO, explain(error)) from group
+                raise _as_os_error(group) from group
 
     async def _serve_mount(self, session: "Session", task_status: "trio.TaskStatus[None]") -> None:
         import trio

@@ -91,7 +91,8 @@ class Target:
         return list(self._stores)
 
     def add_store(self, store: "Lvstore") -> None:
-        """Takes over an open store, and makes its base device if there is none."""
+        """Takes over an open store, and makes its base device if there is none. A store that
+        on_opened refuses with an OSError is closed."""
         if self.bdevs.of_path(store.path) is None:
             self.bdevs.add(
                 BaseBdev(
@@ -105,9 +106,14 @@ class Target:
                 )
             )
         self._stores.append(store)
+        try:
+            for callback in self.on_opened:
+                callback(store)
+        except OSError:
+            self._stores.remove(store)
+            store.close()
+            raise
         self.supply_externals()
-        for callback in self.on_opened:
-            callback(store)
 
     def supply_externals(self) -> None:
         """Gives clones whose external snapshot has come, as a device or with a store, their

@@ -48,6 +48,26 @@ def test_each_store_is_found_by_its_path(cli: ServeCommand, tmp_path: Path) -> N
     assert not list((tmp_path / "run").glob("*.sock"))
 
 
+def test_a_store_that_cannot_be_listened_for(cli: ServeCommand, tmp_path: Path) -> None:
+    """The reason is told, and the store is closed again."""
+    disk = tmp_path / "c"
+    disk.write_bytes(bytes(64 * MIB))
+    cli.serve()
+    status = disk.stat()
+    in_the_way = tmp_path / "run" / f"file-{status.st_dev}-{status.st_ino}.sock"
+    in_the_way.touch()
+    client = RawClient(str(cli.socket))
+    client.call("bdev_aio_create", name="c", filename=str(disk), block_size=4096)
+    create = {"bdev_name": "c", "lvs_name": "lvs-c", "cluster_sz": MIB}
+    request = {"jsonrpc": "2.0", "id": "x", "method": "bdev_lvol_create_lvstore", "params": create}
+    error = client.exchange(request)["error"]
+    assert f"{in_the_way} exists and is no socket" in error["data"]["detail"]
+    assert client.call("bdev_lvol_get_lvstores") == []
+    in_the_way.unlink()
+    assert isinstance(client.call("bdev_lvol_create_lvstore", **create), str)
+    client.close()
+
+
 @pytest.fixture
 def reachable(cli: ServeCommand) -> Iterator[ServeCommand]:
     with within_reach(cli.socket):
