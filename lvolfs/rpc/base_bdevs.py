@@ -127,6 +127,7 @@ def of_memory(name: str, num_blocks: int, block_size: int, uuid: str | None) -> 
         raise OSError(errno.EINVAL, f"bdev '{name}': num_blocks must not be 0")
     if num_blocks * block_size > MAX_SIZE:
         raise OSError(errno.EFBIG, f"bdev '{name}': {num_blocks} blocks of {block_size} bytes")
+    uuid = canonical_uuid(uuid)
     writable = os.memfd_create("lvolfs-malloc")
     try:
         os.ftruncate(writable, num_blocks * block_size)
@@ -134,9 +135,7 @@ def of_memory(name: str, num_blocks: int, block_size: int, uuid: str | None) -> 
     finally:
         os.close(writable)
     path = f"/proc/{os.getpid()}/fd/{memory}"
-    return BaseBdev(
-        "malloc", name, canonical_uuid(uuid), path, block_size, num_blocks, memory=memory
-    )
+    return BaseBdev("malloc", name, uuid, path, block_size, num_blocks, memory=memory)
 
 
 class BaseBdevs:

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from lvolfs import __version__
+from lvolfs.bdev.apart import start_thread
 from lvolfs.rpc.errors import INVALID_PARAMS, RpcError
 from lvolfs.rpc.table import METHODS, method
 from lvolfs.rpc.target import Target
@@ -80,7 +81,7 @@ def kill_instance(target: Target, *, sig_name: str) -> bool:  # noqa: ARG001
         raise RpcError(
             INVALID_PARAMS, "Invalid parameters", detail=f"{sig_name!r}: one of {list(SIGNALS)}"
         )
-    threading.Timer(REPLY_TIME, os.kill, (os.getpid(), chosen)).start()
+    start_thread(threading.Timer(REPLY_TIME, os.kill, (os.getpid(), chosen)))
     return True
 
 

@@ -189,6 +189,13 @@ def dispatch(target: Target, name: str, params: Any = None) -> Any:
         no_memory = OSError(errno.ENOMEM, f"{name}: {os.strerror(errno.ENOMEM)}")
         raise RpcError.from_os_error(no_memory, entry.failure_code) from error
     except Exception as error:
+        if isinstance(error, ValueError) and "embedded null byte" in str(error):
+            # What Python says instead of handing such a path to the system.
+            wrong = next(
+                (v for v in arguments.values() if isinstance(v, str) and "\0" in v), "path"
+            )
+            no_path = OSError(errno.EINVAL, f"{name}: {wrong!r} has a NUL character in it")
+            raise RpcError.from_os_error(no_path, entry.failure_code) from error
         # A bug, not a state of the world. The client gets a reply all the same.
         if os.environ.get("LVOLFS_DEBUG"):
             traceback.print_exc(file=sys.stderr)

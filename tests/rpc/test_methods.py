@@ -1,7 +1,9 @@
 """SPDK's and Longhorn's calls on real stores: results, codes and messages as a target's."""
 
 import base64
+import errno
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -322,3 +324,42 @@ def test_a_byte_of_a_file_name_is_no_text_where_text_is_needed(store: Lvstore) -
             {"name": "lvs0/v", "xattr_name": "x", "xattr_value": "\udcff"},
         )
     assert "is not valid UTF-8" in str(caught.value.detail)
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("lvolfs_check", {"path": "/a\0b"}),
+        ("lvolfs_rebuild", {"source": "lvs0/v", "volume": "v", "path": "/a\0b"}),
+        ("lvolfs_create_external_clone", {"name": "c", "path": "/a\0b"}),
+        ("lvolfs_set_external_parent", {"name": "lvs0/v", "path": "/a\0b"}),
+        ("lvolfs_repair_clusters", {"name": "lvs0/v", "clusters": [[0, 1]], "source": "/a\0b"}),
+    ],
+)
+def test_a_nul_in_a_path(store: Lvstore, method: str, params: dict[str, Any]) -> None:
+    store.create_volume("v", MIB)
+    with pytest.raises(RpcError) as caught:
+        dispatch(Target([store]), method, params)
+    assert caught.value.number == errno.EINVAL
+    assert r"'/a\x00b' has a NUL character in it" in str(caught.value.detail)
+
+
+def test_memory_that_becomes_no_device_is_given_back(store: Lvstore) -> None:
+    target = Target([store])
+    before = sorted(Path("/proc/self/fd").iterdir())
+    for uuid in ("no-uuid", "1"):
+        with pytest.raises(RpcError, match="is no uuid"):
+            dispatch(
+                target, "bdev_malloc_create", {"num_blocks": 8, "block_size": 512, "uuid": uuid}
+            )
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_no_thread_for_a_signal_to_come(store: Lvstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RpcError, match="no further thread") as caught:
+        dispatch(Target([store]), "spdk_kill_instance", {"sig_name": "SIGTERM"})
+    assert caught.value.number == errno.ENOMEM
