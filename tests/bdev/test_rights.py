@@ -11,8 +11,8 @@ from lvolfs.bdev.file import open_file
 from lvolfs.bdev.rights import Client, acting_for, as_client, has_every_right
 from lvolfs.lvstore.store import Lvstore
 from tests import needs
+from tests.other_users import NOBODY, within_reach
 
-NOBODY = 65534
 THEM = Client(NOBODY, NOBODY, (NOBODY,))
 MIB = 1 << 20
 
@@ -36,10 +36,8 @@ def test_a_client_of_root_has_not_every_right():
 
 @pytest.fixture
 def reachable(tmp_path):
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.stat().st_uid == 0 and parent.parent != parent:
-            parent.chmod(parent.stat().st_mode | 0o055)
-    return tmp_path
+    with within_reach(tmp_path / "any"):
+        yield tmp_path
 
 
 @needs.root
