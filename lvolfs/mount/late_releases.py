@@ -2,13 +2,13 @@
 
 import errno
 from collections.abc import Callable, Sized
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 import trio
 
 from lvolfs.mount.threads import in_thread
 
-_P = ParamSpec("_P")
+_Args = TypeVarTuple("_Args")
 _R = TypeVar("_R")
 
 PATIENCE = 1.0
@@ -27,7 +27,7 @@ class LateReleases:
         self._released.set()
         self._released = trio.Event()
 
-    async def patiently(self, function: Callable[_P, _R], *args: _P.args) -> _R:  # type: ignore[valid-type]
+    async def patiently(self, function: Callable[[*_Args], _R], *args: *_Args) -> _R:
         """Runs it in a thread; again when it raises EBUSY and a file is closed in time."""
         deadline = trio.current_time() + PATIENCE
         while True:

@@ -2,22 +2,22 @@
 
 import errno
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 import trio
 
-_P = ParamSpec("_P")
+_Args = TypeVarTuple("_Args")
 _R = TypeVar("_R")
 
 
-async def in_thread(function: Callable[_P, _R], *args: _P.args) -> _R:  # type: ignore[valid-type]
+async def in_thread(function: Callable[[*_Args], _R], *args: *_Args) -> _R:
     """Raises OSError(ENOMEM) when the system has no thread to give."""
     begun = False
 
     def run() -> _R:
         nonlocal begun
         begun = True
-        return function(*args)  # type: ignore[call-arg]
+        return function(*args)
 
     try:
         return await trio.to_thread.run_sync(run)
