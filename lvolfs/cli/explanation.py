@@ -3,10 +3,15 @@
 import os
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """trio wraps what went wrong in a task; the first cause is what the user can act on."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def explain(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        # trio wraps what went wrong in a task; the first cause is what the user can act on.
-        return explain(error.exceptions[0])
+    error = first_cause(error)
     text = str(error)
     if isinstance(error, OSError) and error.errno:
         text = error.strerror or os.strerror(error.errno)

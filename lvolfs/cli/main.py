@@ -7,7 +7,7 @@ import traceback
 from typer.exceptions import Abort, TyperException
 
 from lvolfs.cli.application import make_app
-from lvolfs.cli.explanation import explain
+from lvolfs.cli.explanation import explain, first_cause
 from lvolfs.cli.failure import DONE, FAILED, INTERRUPTED, USAGE, CommandFailedError
 from lvolfs.rpc.errors import RpcError
 
@@ -33,14 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read the output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (CommandFailedError, RpcError, OSError) as error:
-        _complain(explain(error))
-        return FAILED
     except Exception as error:
-        _complain(
-            f"this should not have happened: {type(error).__name__}: {error} "
-            "(LVOLFS_DEBUG=1 shows where)"
-        )
+        cause = first_cause(error)
+        if isinstance(cause, (CommandFailedError, RpcError, OSError)):
+            _complain(explain(cause))
+        else:
+            _complain(
+                f"this should not have happened: {type(cause).__name__}: {cause} "
+                "(LVOLFS_DEBUG=1 shows where)"
+            )
         return FAILED
     return status if isinstance(status, int) else DONE
 
