@@ -20,6 +20,7 @@ def check(script: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@needs.fuse
 def test_the_rpc_page_has_every_method_and_its_answers() -> None:
     check("rpc-page")
 

@@ -16,17 +16,10 @@ import pytest
 
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.mount import mountpoint as mounts
-from tests import needs
 from tests.mount.daemon import fork_daemon
 from tests.other_users import within_reach
 
 MIB = 1 << 20
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "mounted" in getattr(item, "fixturenames", ()):
-            item.add_marker(needs.fuse)
 
 
 ENABLE_URING = Path("/sys/module/fuse/parameters/enable_uring")

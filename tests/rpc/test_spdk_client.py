@@ -62,6 +62,7 @@ def until_copied(client: Any, operation: int) -> dict[str, Any]:
         time.sleep(0.02)
 
 
+@needs.fuse
 def test_create_write_snapshot_checksum_copy_check_delete(served: Served, tmp_path: Path) -> None:
     image = tmp_path / "disk"
     with image.open("wb") as file:
