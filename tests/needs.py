@@ -1,6 +1,6 @@
 """What some tests need of the machine and the user that nothing can install: without it they are
-skipped, and pytest's summary says why. `make test` is for everybody who changes lvolfs, in a container
-or as an ordinary user, too; `.ci/run` is run as root on a machine that has all of it."""
+skipped, and pytest's summary says why. `make test` is for ordinary users and containers, too;
+`.ci/run` is run as root on a machine that has all of it."""
 
 import os
 from pathlib import Path

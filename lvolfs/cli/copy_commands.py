@@ -22,9 +22,7 @@ def copy(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A snapshot of the store.")],
     destination: Annotated[
         str,
-        typer.Argument(
-            metavar="DST", help="An lvol of the store, a path from / or ./, or an NBD URI."
-        ),
+        typer.Argument(metavar="DST", help="An lvol of the store, /PATH or ./PATH, or an NBD URI."),
     ],
     *,
     clusters: arguments.Clusters = None,

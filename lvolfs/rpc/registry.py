@@ -76,7 +76,9 @@ def process_start(pid: int) -> int | None:
         return None
     # The command name may contain anything; what follows its last parenthesis is fixed.
     state, *fields = text.rpartition(")")[2].split()
-    return None if state in {"Z", "X"} else int(fields[18])
+    # The first thread may be a zombie while others still have everything open.
+    ended = state in {"Z", "X"} and int(fields[16]) <= 1
+    return None if ended else int(fields[18])
 
 
 def socket_path(store_path: str) -> str:

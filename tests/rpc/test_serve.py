@@ -115,6 +115,6 @@ def test_a_socket_in_use(cli: ServeCommand) -> None:
     cli.serve()
     assert "another daemon answers" in cli.serve(status=1)
     said = cli.run("serve", "--rpc-socket", cli.socket, "--foreground", status=1)
-    assert said.startswith(f"lvolfs: socket {cli.socket}: another daemon answers"), said
+    assert said.startswith("lvolfs: another daemon answers"), said
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(str(cli.socket))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from spdk.rpc.client import JSONRPCClient, JSONRPCException
 
+from tests import needs
 from tests.command_line import LVOLFS, CommandLine
 
 SPDK_RPC = LVOLFS.with_name("spdk-rpc")
