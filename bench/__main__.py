@@ -24,7 +24,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller and fewer: under 3 minutes")
     parser.add_argument(
-        "--minutes", type=float, help="take no sample after these (default: 28; quick: 2.75)"
+        "--minutes", type=float, help="take no sample after these (default: 29; quick: 2.75)"
     )
     parser.add_argument(
         "--only",

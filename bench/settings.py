@@ -36,7 +36,7 @@ class Settings:
             directory,
             rounds or (2 if quick else 5),
             seconds or (0.3 if quick else 1.5),
-            minutes or (2.75 if quick else 28),
+            minutes or (2.75 if quick else 29),
             quick,
             rebuild_size or (256 * MIB if quick else 8 * GIB),
         )

@@ -83,7 +83,7 @@ def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
     """
 
     def case(mode: str, block: str, who: tuple[str, ...], **load: object) -> Case:
-        fewer = dict.fromkeys(WITHOUT_TARGET, 1 if settings.quick else 4)
+        fewer = dict.fromkeys(WITHOUT_TARGET, 1 if settings.quick else 3)
         often = 1 if settings.quick else 2
         return make_case(
             files,
@@ -115,7 +115,7 @@ def more_cases(files: BlockFiles, settings: Settings) -> list[Case]:
 
     def case(mode: str, block: str, who: tuple[str, ...] = ALL, **load: object) -> Case:
         fewer = dict.fromkeys(who, 2)
-        return make_case(files, settings, mode, block, who, rounds=fewer, shorter=0.5, **load)  # type: ignore[arg-type]
+        return make_case(files, settings, mode, block, who, rounds=fewer, shorter=0.4, **load)  # type: ignore[arg-type]
 
     cases = [
         case("randrw", "4k", engine="libaio", depth=32),
@@ -154,7 +154,7 @@ def sweep_cases(files: BlockFiles, settings: Settings) -> list[Case]:
             SWEPT,
             depth=depth,
             prefix="sweep",
-            shorter=0.4,
+            shorter=0.3,
             rounds=dict.fromkeys(SWEPT, 1),
         )
         for mode in ("randread", "randwrite")
