@@ -1,7 +1,7 @@
 """First writes: into an empty thin volume, and into a clone of a written one (COW).
 
 "each" writes 4 KiB once into every cluster, in random order: every write allocates. "fill"
-writes every 4 KiB block once, in random order, as fio does by itself. Every sample has a new
+writes every 4 KiB block once, in random order, as fio does by itself. Every run has a new
 file, which is not timed; the flush at the end is timed apart.
 """
 
@@ -128,10 +128,7 @@ def write_log(path: Path, clusters: int) -> None:
 def make_case(
     files: NewFiles, key: str, title: str, size: int, *, clone: bool, each: bool, most: int
 ) -> Case:
-    def measure(contestant: str) -> Sample:
-        log = files.directory / f"{size // MIB}.log"
-        if each and not log.exists():
-            write_log(log, size // MIB)
+    def write_new(contestant: str, log: Path | None) -> Sample:
         with files.new(contestant, size, clone=clone) as path:
             sample = fio.run(
                 path,
@@ -139,8 +136,8 @@ def make_case(
                 "4k",
                 depth=32,
                 direct=contestant != "raw",
-                log=log if each else None,
-                size=None if each else min(size, 256 * MIB),
+                log=log,
+                size=None if log else min(size, 256 * MIB),
             )
             writing = sample["ios"] / sample["iops"]
             flushing = flush(path)
@@ -150,6 +147,14 @@ def make_case(
             "iops_with_flush": sample["ios"] / (writing + flushing),
         }
 
+    def measure(contestant: str) -> Sample:
+        """The faster one of two new files: the first one may wait for memory that the host has
+        been given back, the second one finds what the first one freed."""
+        log = files.directory / f"{size // MIB}.log" if each else None
+        if log and not log.exists():
+            write_log(log, size // MIB)
+        return max((write_new(contestant, log) for _ in range(2)), key=lambda found: found["value"])
+
     contestants = COW if clone else THIN
     fewer = dict.fromkeys(contestants, most)
     return Case(key, title, "IOPS", contestants, measure, rounds=fewer)
@@ -157,7 +162,7 @@ def make_case(
 
 @contextlib.contextmanager
 def open_group(settings: Settings) -> Iterator[list[Case]]:
-    base = 128 * MIB if settings.quick else GIB
+    base = (128 if settings.quick else 512) * MIB
     thin = (1 if settings.quick else 4) * GIB
     most = 1 if settings.quick else 3
     with (

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lvolfs.cli.explanation import explain
+from lvolfs.cli.explanation import explain, first_cause
 from lvolfs.cli.listening import Listening
 from lvolfs.lvstore.store import Lvstore
 from lvolfs.rpc import registry
@@ -36,15 +36,8 @@ def open_store(path: str, *, read_only: bool, externals: dict[str, str]) -> Lvst
     return store
 
 
-def _first_cause(error: BaseException) -> BaseException:
-    """trio wraps what went wrong in a task."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
 def _as_os_error(group: BaseException) -> OSError:
-    error = _first_cause(group)
+    error = first_cause(group)
     number = error.errno if isinstance(error, OSError) else None
     return OSError(number or errno.EIO, explain(error))
 

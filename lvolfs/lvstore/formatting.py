@@ -145,7 +145,8 @@ def _check_empty(device: Device) -> None:
     if found is not None:
         raise OSError(
             errno.EEXIST,
-            f"{device.path!r} holds {found} already; to overwrite it, create with force",
+            f"{device.path!r} holds {found} already; to overwrite it, "
+            "create with --force (in Python: force=True)",
         )
 
 
