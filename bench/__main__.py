@@ -104,7 +104,9 @@ def measure(
                 found |= {contestant for case in limited for contestant in case.contestants}
                 if options.list:
                     for case in limited:
-                        print(f"{case.key}  {','.join(case.contestants)}")
+                        if case.key not in outcomes:
+                            outcomes[case.key] = case.outcome()
+                            print(f"{case.key}  {','.join(case.contestants)}")
                 elif limited:
                     rounds.run(limited, settings.rounds, say, outcomes, clock=clock, taken=save)
         except (OSError, ProgramError) as error:

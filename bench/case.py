@@ -13,8 +13,7 @@ Sample = dict[str, float]
 class Case:
     """`measure(contestant)` does the work once and returns a Sample.
 
-    `rounds` limits how often slow contestants are measured: {"rsync": 1}. `times`: all others in
-    so many times the usual number of rounds, where samples are short. `sequential`: the
+    `rounds` limits how often slow contestants are measured: {"rsync": 1}. `sequential`: the
     contestants are measured one after the other, in groups of their own.
     """
 
@@ -25,7 +24,6 @@ class Case:
     measure: Callable[[str], Sample]
     better: Literal["more", "less"] = "more"
     rounds: dict[str, int] = field(default_factory=dict)
-    times: int = 1
     sequential: bool = False
 
     def limited_to(self, wanted: set[str]) -> "Case | None":

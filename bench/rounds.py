@@ -48,7 +48,7 @@ def run(
     clock: Clock,
     taken: Callable[[], None] = lambda: None,
 ) -> None:
-    """Every case in every round, and in more if it wants them.
+    """Every case in every round.
 
     Samples go into `outcomes` by key, then `taken` is called.
     A contestant that fails in a case is left out of it from there on; why is kept in the
@@ -58,12 +58,11 @@ def run(
         outcome = outcomes.setdefault(case.key, case.outcome())
         for name in case.contestants:
             outcome.samples.setdefault(name, [])
-    most = rounds * max((case.times for case in cases), default=1)
-    for number in range(most):
+    for number in range(rounds):
         for case in cases:
             outcome = outcomes[case.key]
             for name in rotated(case.contestants, number):
-                wanted = case.rounds.get(name, rounds * case.times)
+                wanted = case.rounds.get(name, rounds)
                 if number >= wanted or name in outcome.failures:
                     continue
                 if clock.is_up:

@@ -6,6 +6,7 @@ cases and contestants costs little.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 from bench.case import Case, Outcome
 from bench.groups import chains, data_path, first_writes, sparse_volumes, stores, sums_and_copies
@@ -17,8 +18,9 @@ Opener = Callable[[Settings], AbstractContextManager[list[Case]]]
 
 def groups(settings: Settings) -> dict[str, Opener]:
     """In the order in which they are run: what targets are set for comes first."""
+    again = range(settings.rounds)
     return {
-        "fio": data_path.open_fio,
+        **{f"fio-{number + 1}": partial(data_path.open_fio, number=number) for number in again},
         "first": first_writes.open_group,
         "chain": chains.open_group,
         "sums": sums_and_copies.open_group,

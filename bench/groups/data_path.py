@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from bench import fio
 from bench.case import Case, Sample
 from bench.peers.block_files import ALLOW_URING, BlockFiles, flush, scratch_directory
+from bench.rounds import rotated
 from bench.settings import Settings
 
 URING = ("lvolfs-uring",) if ALLOW_URING.exists() else ()
 """Where the kernel has FUSE over io_uring."""
-ALL = ("lvolfs", "flat-lane", "raw", "qcow2", "nbdfuse", "pyfuse3", "xfs")
+JUDGED = ("lvolfs", "flat-lane", "qcow2", "pyfuse3")
+WITHOUT_TARGET = ("raw", "nbdfuse", "xfs")
+ALL = (*JUDGED, *WITHOUT_TARGET)
 MAIN = ("lvolfs", "flat-lane", "raw", "qcow2")
-WITHOUT_TARGET = ("raw", "nbdfuse", "xfs", *URING)
 PAGE_CACHED = {"raw"}
 """Measured without O_DIRECT, which would take it out of the page cache that all others are in."""
 
@@ -39,7 +41,6 @@ def make_case(
     prefix: str = "fio",
     shorter: float = 1.0,
     rounds: dict[str, int] | None = None,
-    times: int = 1,
 ) -> Case:
     """`shorter`: by what the usual time of a fio run is multiplied."""
     by_rate = block in ("128k", "1m")
@@ -72,33 +73,34 @@ def make_case(
         contestants=contestants,
         measure=measure,
         rounds=rounds or {},
-        times=times,
     )
 
 
-def data_path_cases(files: BlockFiles, settings: Settings) -> list[Case]:
-    """The cases that targets are set for; who has none is measured in fewer rounds.
+def data_path_cases(files: BlockFiles, settings: Settings, number: int) -> list[Case]:
+    """The cases that targets are set for, on the files that were made for the `number`-th time.
 
-    Many short samples: a slow second of the machine hits few of them, and no median.
+    Where in memory a file's page cache lies is decided when the file is made, and makes one up to a
+    fifth slower than its equal for as long as it is there. So files are made anew for every two
+    rounds. Samples are short: a slow second of the machine hits few of them, and no median. Who
+    has no target is there in the first times only, for one round each.
     """
+    others = (*WITHOUT_TARGET, *URING) if number < (1 if settings.quick else 3) else ()
+    every = tuple(rotated((*JUDGED, *others), 2 * number))
+    some = tuple(name for name in every if name in (*JUDGED, "raw")) if settings.quick else every
+    often = dict.fromkeys(JUDGED, 1 if settings.quick else 2) | dict.fromkeys(others, 1)
 
     def case(mode: str, block: str, who: tuple[str, ...], **load: object) -> Case:
-        fewer = dict.fromkeys(WITHOUT_TARGET, 1 if settings.quick else 3)
-        often = 1 if settings.quick else 2
         return make_case(
             files,
             settings,
             mode,
             block,
             who,
-            rounds=fewer,
-            times=often,
-            shorter=1 / often,
+            rounds=often,
+            shorter=1 if settings.quick else 0.4,
             **load,  # type: ignore[arg-type]
         )
 
-    every = (*ALL, *URING)
-    some = ("lvolfs", "flat-lane", "raw", "qcow2", "pyfuse3") if settings.quick else every
     return [
         case("randread", "4k", every, engine="libaio", depth=32),
         case("randwrite", "4k", every, engine="libaio", depth=32),
@@ -164,12 +166,12 @@ def sweep_cases(files: BlockFiles, settings: Settings) -> list[Case]:
 
 
 @contextlib.contextmanager
-def open_fio(settings: Settings) -> Iterator[list[Case]]:
+def open_fio(settings: Settings, number: int) -> Iterator[list[Case]]:
     with (
         scratch_directory(settings.directory) as directory,
         BlockFiles(directory, settings.volume_size) as files,
     ):
-        yield data_path_cases(files, settings)
+        yield data_path_cases(files, settings, number)
 
 
 @contextlib.contextmanager

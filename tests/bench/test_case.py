@@ -1,7 +1,5 @@
 """Statistics of samples and the order of rounds."""
 
-from collections import Counter
-
 import pytest
 
 from bench import rounds
@@ -56,24 +54,13 @@ def test_every_contestant_leads_once():
     assert {order[0] for order in orders} == set(names)
 
 
-def test_a_case_may_take_more_rounds_than_others():
-    taken: list[tuple[str, str]] = []
-
-    def case(key: str, times: int) -> Case:
-        def measure(name: str) -> dict[str, float]:
-            taken.append((key, name))
-            return {"value": 1.0}
-
-        return Case(key, key, "s", ("a", "b"), measure, rounds={"b": 1}, times=times)
-
-    cases = [case("once", 1), case("often", 3)]
-    rounds.run(cases, 2, lambda _: None, {}, clock=rounds.Clock(100))
-    assert Counter(taken) == {
-        ("once", "a"): 2,
-        ("once", "b"): 1,
-        ("often", "a"): 6,
-        ("often", "b"): 1,
-    }
+def test_a_case_that_comes_again_on_other_files_adds_to_its_samples():
+    found: dict[str, Outcome] = {}
+    for value, contestants in ((1.0, ("a", "b")), (2.0, ("a",))):
+        case = Case("x", "x", "s", contestants, lambda _, v=value: {"value": v}, rounds={"b": 1})
+        rounds.run([case], 2, lambda _: None, found, clock=rounds.Clock(100))
+    assert found["x"].values("a") == [1.0, 1.0, 2.0, 2.0]
+    assert found["x"].values("b") == [1.0]
 
 
 def test_rounds_are_interleaved_and_slow_contestants_limited():
