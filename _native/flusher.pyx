@@ -28,19 +28,17 @@ cdef void *flusher_run(void *argument) noexcept nogil:
     cdef double interval = store.flusher_interval
     cdef double wait = interval
     cdef double began
-    cdef uint32_t quiet = 0     # waits since the last commit
+    cdef uint32_t quiet = 0     # waits with data that are only written
     pthread_mutex_lock(&store.flush_lock)
     while not store.flusher_stop:
         cond_wait_for(&store.flusher_wake, &store.flush_lock, wait)
         wait = interval
-        quiet += 1
+        quiet = quiet + 1 if load32(&store.written) else 0
         if store.flusher_stop or load32(&store.failed):
             continue
         # Data that were overwritten in place are on their way by the host's own writeback, as
         # any program's; only maps are nowhere but in this process.
-        if not load32(&store.dirty) and not (
-            load32(&store.written) and quiet >= <uint32_t> DATA_INTERVALS
-        ):
+        if not load32(&store.dirty) and quiet < <uint32_t> DATA_INTERVALS:
             continue
         quiet = 0
         pthread_mutex_unlock(&store.flush_lock)

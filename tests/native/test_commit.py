@@ -142,6 +142,24 @@ def test_the_flusher_leaves_data_overwritten_in_place_to_the_host_for_a_while(
     assert engine.device.counters["flushes"] > flushes
 
 
+def test_the_flusher_gives_the_host_its_while_after_a_long_rest_too(engine: Engine) -> None:
+    blob = thin_blob(engine)
+    blob.pwrite(b"x", 0)
+    engine.flush()
+    flushes = engine.device.counters["flushes"]
+    engine.start_flusher(0.05)
+    time.sleep(2.5)  # more intervals than data without a change of maps are left alone
+    blob.pwrite(b"y", 0)
+    time.sleep(0.3)
+    assert engine.dirty
+    assert engine.device.counters["flushes"] == flushes
+    deadline = time.monotonic() + 20
+    while engine.dirty and time.monotonic() < deadline:
+        time.sleep(0.05)
+    engine.stop_flusher()
+    assert engine.device.counters["flushes"] > flushes
+
+
 def test_data_overwritten_in_place_are_flushed_when_asked_for(engine: Engine) -> None:
     blob = thin_blob(engine)
     blob.pwrite(b"x", 0)
