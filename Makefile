@@ -22,7 +22,7 @@ format: ## put Python and C sources into their format
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-test: ## all tests, real mounts included (PYTEST_ARGS=... to choose)
+test: ## all tests, real mounts included, as root (PYTEST_ARGS=... to choose)
 	@scripts/setup --test
 	@temporary=$$(mktemp -d -t lvolfs-test-XXXXXX); \
 	trap 'rm -rf --one-file-system "$$temporary"' EXIT; \

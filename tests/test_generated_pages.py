@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import needs
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,11 +20,11 @@ def check(script: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs.fuse
+@pytest.mark.needs_fuse
 def test_the_rpc_page_has_every_method_and_its_answers() -> None:
     check("rpc-page")
 
 
-@needs.fuse
+@pytest.mark.needs_fuse
 def test_the_tour_of_the_readme_prints_what_it_shows() -> None:
     check("tour")

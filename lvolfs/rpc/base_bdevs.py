@@ -51,8 +51,6 @@ class BaseBdev:
 
 def size_of(path: str) -> int:
     """Bytes of a regular file or block device. OSError: ENOENT, EACCES, EINVAL."""
-    if "\0" in path:
-        raise OSError(errno.EINVAL, f"{path!r} is no path")
     mode = Path(path).stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise OSError(errno.EINVAL, f"'{path}' is neither a regular file nor a block device")

@@ -122,14 +122,21 @@ own_method = functools.partial(method, failure_code=ERRNO_CODE)
 _HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
-def _no_text(value: Any) -> str | None:
-    """The first string in a JSON value that is none, or None."""
+def _not_a_string(value: Any) -> str | None:
+    """What is wrong with the first string in a JSON value that can be no C string, or None.
+
+    SPDK's decoder refuses a NUL, too: names, xattr values and paths end there.
+    """
     if isinstance(value, str):
-        return None if value.isascii() or not _HALVES.search(value) else value
+        if "\0" in value:
+            return f"{value!r} has a NUL character in it"
+        if not value.isascii() and _HALVES.search(value):
+            return f"{value!r} is not valid UTF-8"
+        return None
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list):
-        return next((wrong for wrong in map(_no_text, value) if wrong is not None), None)
+        return next((wrong for wrong in map(_not_a_string, value) if wrong is not None), None)
     return None
 
 
@@ -147,9 +154,9 @@ def _decode(entry: Method, params: Any) -> dict[str, Any]:
         )
     if params is None:
         params = {}
-    wrong = _no_text(params)
+    wrong = _not_a_string(params)
     if wrong is not None:
-        raise RpcError(*entry.decode_error, detail=f"{entry.name}: {wrong!r} is not valid UTF-8")
+        raise RpcError(*entry.decode_error, detail=f"{entry.name}: {wrong}", number=errno.EINVAL)
     try:
         decoded = entry.parameters.model_validate(params)
     except pydantic.ValidationError as error:
@@ -189,13 +196,6 @@ def dispatch(target: Target, name: str, params: Any = None) -> Any:
         no_memory = OSError(errno.ENOMEM, f"{name}: {os.strerror(errno.ENOMEM)}")
         raise RpcError.from_os_error(no_memory, entry.failure_code) from error
     except Exception as error:
-        if isinstance(error, ValueError) and "embedded null byte" in str(error):
-            # What Python says instead of handing such a path to the system.
-            wrong = next(
-                (v for v in arguments.values() if isinstance(v, str) and "\0" in v), "path"
-            )
-            no_path = OSError(errno.EINVAL, f"{name}: {wrong!r} has a NUL character in it")
-            raise RpcError.from_os_error(no_path, entry.failure_code) from error
         # A bug, not a state of the world. The client gets a reply all the same.
         if os.environ.get("LVOLFS_DEBUG"):
             traceback.print_exc(file=sys.stderr)

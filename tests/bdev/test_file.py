@@ -12,7 +12,6 @@ import pytest
 
 from lvolfs.bdev.file import open_file
 from lvolfs.lvstore.store import Lvstore
-from tests import needs
 from tests.loop_device import loop_device
 
 SIZE = 1 << 20
@@ -89,13 +88,13 @@ def test_an_open_store(tmp_path):
     open_file(str(path)).close()
 
 
-@needs.loop_devices
+@pytest.mark.needs_loop_devices
 def test_behind_a_loop_device(path):
     with loop_device(path) as device:
         refused(errno.EBUSY, path, f"backing file of {device}")
 
 
-@needs.loop_devices
+@pytest.mark.needs_loop_devices
 def test_a_block_device(path):
     with loop_device(path) as device:
         with open_file(device) as found:
@@ -109,13 +108,13 @@ def test_a_block_device(path):
     assert path.read_bytes()[4096:4101] == b"hello"
 
 
-@needs.loop_devices
+@pytest.mark.needs_loop_devices
 def test_a_read_only_block_device(path):
     with loop_device(path, "--read-only") as device:
         refused(errno.EROFS, device, "read-only device")
 
 
-@needs.loop_devices
+@pytest.mark.needs_loop_devices
 def test_a_mounted_block_device(tmp_path):
     image, where = tmp_path / "image", tmp_path / "mnt"
     where.mkdir()

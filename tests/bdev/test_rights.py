@@ -10,7 +10,6 @@ from lvolfs.bdev import resolve
 from lvolfs.bdev.file import open_file
 from lvolfs.bdev.rights import Client, acting_for, as_client, has_every_right
 from lvolfs.lvstore.store import Lvstore
-from tests import needs
 from tests.other_users import NOBODY, within_reach
 
 THEM = Client(NOBODY, NOBODY, (NOBODY,))
@@ -27,7 +26,7 @@ def test_no_thread_to_be_had(monkeypatch):
     assert info.value.errno == errno.ENOMEM
 
 
-@needs.root
+@pytest.mark.needs_root
 def test_a_client_of_root_has_not_every_right():
     assert has_every_right()
     with acting_for(THEM):
@@ -40,7 +39,7 @@ def reachable(tmp_path):
         yield tmp_path
 
 
-@needs.root
+@pytest.mark.needs_root
 def test_a_path_that_leads_elsewhere_once_it_was_looked_at(reachable, monkeypatch):
     """What is told of a file is told of the one that the client has named, and may open."""
     theirs, hidden, path = reachable / "theirs", reachable / "hidden", reachable / "path"
@@ -72,7 +71,7 @@ def test_a_path_that_leads_elsewhere_once_it_was_looked_at(reachable, monkeypatc
             open_file(str(path))
 
 
-@needs.root
+@pytest.mark.needs_root
 def test_who_may_not_open_a_file_is_not_told_who_uses_it(reachable):
     file = reachable / "roots"
     file.write_bytes(bytes(MIB))
@@ -81,7 +80,7 @@ def test_who_may_not_open_a_file_is_not_told_who_uses_it(reachable):
         open_file(str(file))
 
 
-@needs.root
+@pytest.mark.needs_root
 def test_a_hidden_path_to_the_store_is_not_told_from_others(reachable):
     hidden = reachable / "hidden"
     hidden.mkdir(mode=0o700)

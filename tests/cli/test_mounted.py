@@ -11,7 +11,6 @@ import pytest
 
 from lvolfs.rpc import registry
 from lvolfs.rpc.client import Client
-from tests import needs
 from tests.cli.conftest import MIB, Run
 from tests.command_line import LVOLFS
 
@@ -210,7 +209,7 @@ def test_a_crash_leaves_a_mount_that_the_next_replaces(store: Path, run: Run, mo
     assert (where / "volumes/disk").read_bytes()[:8] == b"durablea"
 
 
-@needs.fuse
+@pytest.mark.needs_fuse
 def test_a_mount_that_nobody_waits_for_goes_away(store: Path, tmp_path: Path, run: Run) -> None:
     where = tmp_path / "mnt"
     where.mkdir()

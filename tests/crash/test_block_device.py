@@ -13,7 +13,6 @@ import pytest
 
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
-from tests import needs
 from tests.crash.write_log import FLUSH, Entry, read_logs
 from tests.loop_device import loop_device
 
@@ -98,7 +97,7 @@ def life(store: Lvstore) -> Iterator[Callable[[], object]]:
     yield store.flush
 
 
-@needs.loop_devices
+@pytest.mark.needs_loop_devices
 def test_a_loop_device_gets_what_is_recorded(loop: str, medium: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Lvstore.create(loop, cluster_size=CLUSTER) as store:

@@ -10,7 +10,6 @@ import pytest
 
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
-from tests import needs
 from tests.loop_device import loop_device
 from tests.torture import count
 
@@ -230,7 +229,7 @@ def small_file_system(tmp_path):
     subprocess.run(["umount", "-l", where], check=True)
 
 
-@needs.root
+@pytest.mark.needs_root
 def test_the_file_system_below_is_full_for_copies(small_file_system):
     """They take space from it before they write; a store that is full itself is told apart."""
     path = str(small_file_system / "store")
@@ -254,7 +253,7 @@ def test_the_file_system_below_is_full_for_copies(small_file_system):
         assert clone.pread(4 * CLUSTER, 0) == content(1)
 
 
-@needs.root
+@pytest.mark.needs_root
 def test_the_file_system_below_is_full(small_file_system):
     """The writer is told; what was there stays, and with room everything goes on."""
     path = str(small_file_system / "store")
@@ -286,7 +285,7 @@ def test_the_file_system_below_is_full(small_file_system):
     assert check_store(path) == []
 
 
-@needs.loop_devices
+@pytest.mark.needs_loop_devices
 def test_a_quota_is_used_up(tmp_path):
     """That is want of room, not a broken device: with more of it everything goes on."""
     image, mountpoint = tmp_path / "btrfs", tmp_path / "quota"

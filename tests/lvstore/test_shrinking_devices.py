@@ -12,7 +12,6 @@ import pytest
 
 from lvolfs.blobstore.check import check_store
 from lvolfs.lvstore.store import Lvstore
-from tests import needs
 from tests.loop_device import loop_device
 
 CLUSTER = 64 << 10
@@ -40,7 +39,7 @@ def set_capacity(device: str) -> None:
     subprocess.run(["losetup", "--set-capacity", device], check=True)
 
 
-@pytest.fixture(params=["file", pytest.param("loop device", marks=needs.loop_devices)])
+@pytest.fixture(params=["file", pytest.param("loop device", marks=pytest.mark.needs_loop_devices)])
 def backing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backing]:
     file = tmp_path / "store"
     file.touch()

@@ -30,7 +30,7 @@ both_transports = pytest.mark.parametrize("transport", ["dev", "uring"], indirec
 
 @pytest.fixture(scope="session")
 def fuse_over_io_uring() -> Iterator[str | None]:
-    """Switches it on if need be and allowed; why it is not to be had, or None."""
+    """Switches it on if need be; what the kernel lacks for it, or None."""
     before = ENABLE_URING.read_text().strip() if ENABLE_URING.exists() else None
     if before is None:
         yield "the kernel has no FUSE over io_uring (CONFIG_FUSE_IO_URING, since 6.14)"
@@ -41,7 +41,7 @@ def fuse_over_io_uring() -> Iterator[str | None]:
         yield None
         ENABLE_URING.write_text(before)
     else:
-        yield f"needs root to write Y to {ENABLE_URING}"
+        pytest.fail(f"needs root, to write Y to {ENABLE_URING}", pytrace=False)
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from lvolfs import ioctls
-from tests import needs
 from tests.mount.conftest import MIB, Mounted, fails, pattern
 from tests.other_users import NOBODY
 
-pytestmark = needs.root
+pytestmark = pytest.mark.needs_root
 
 SECRET = b"secret" * 1000
 

@@ -43,13 +43,6 @@ def volume(mounted: Mounted) -> Mounted:
 
 @pytest.mark.parametrize(("engine", "direct"), JOBS)
 def test_verified_random_writes(volume: Mounted, engine: str, direct: str) -> None:
-    if engine == "io_uring":
-        probe = run(
-            "fio", "--name=probe", "--ioengine=io_uring", "--size=4k", "--rw=read",
-            f"--filename={volume.store_path}", "--readonly", check=False,
-        )  # fmt: skip
-        if "io_uring_queue_init" in probe or "not supported" in probe:
-            pytest.skip("the kernel forbids io_uring")
     job = fio(
         volume, f"--ioengine={engine}", direct, "--rw=randwrite", "--bs=4k", "--size=32m",
         "--iodepth=16", "--verify=crc32c", "--verify_fatal=1", "--end_fsync=1",

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import needs
 from tests.mount.conftest import MIB, Mounted, pattern, run
 from tests.mount.kernel_file_systems import KINDS, loop_mount
 
-pytestmark = needs.loop_devices
+pytestmark = pytest.mark.needs_loop_devices
 
 
 def _fill(where: Path) -> None:

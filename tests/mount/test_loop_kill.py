@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from lvolfs.blobstore.check import check_store
-from tests import needs
 from tests.mount.conftest import MIB, Mounted, run
 from tests.mount.file_load import content
 from tests.mount.kernel_file_systems import KINDS, loop_mount
@@ -24,7 +23,7 @@ SEED = int(os.environ.get("LVOLFS_LOOP_KILL_SEED", "1"))
 LOAD = Path(__file__).with_name("file_load.py")
 
 pytestmark = [
-    needs.loop_devices,
+    pytest.mark.needs_loop_devices,
     pytest.mark.timeout(60 + 60 * KILLS),
 ]
 

@@ -11,11 +11,10 @@ import pytest
 
 from lvolfs import ioctls
 from lvolfs.lvstore.store import Lvstore
-from tests import needs
 from tests.mount.conftest import MIB, Mounted, fails, pattern, run
 from tests.other_users import NOBODY, within_reach
 
-pytestmark = needs.root
+pytestmark = pytest.mark.needs_root
 
 
 class MountedByNobody(Mounted):

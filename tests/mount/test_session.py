@@ -17,7 +17,6 @@ from lvolfs.mount import mountpoint as mounts
 from lvolfs.mount.errors import request
 from lvolfs.mount.options import MountOptions
 from lvolfs.mount.session import prepare_mountpoint
-from tests import needs
 from tests.command_line import LVOLFS
 from tests.loop_device import loop_device
 from tests.mount.conftest import ENABLE_URING, MIB, Mounted, both_transports, fails, pattern, run
@@ -89,7 +88,7 @@ def test_a_busy_mount_says_who_holds_it(mounted: Mounted) -> None:
     mounted.unmount()
 
 
-@needs.loop_devices
+@pytest.mark.needs_loop_devices
 def test_a_loop_device_is_named_as_holder(mounted: Mounted) -> None:
     file = mounted.volumes / "v"
     file.write_bytes(pattern(MIB))
@@ -202,13 +201,12 @@ def test_auto_reads_the_device_where_io_uring_is_offered_too(make_mounted: Make)
     assert "come through io_uring" not in mounted.log_text()
 
 
+@pytest.mark.needs_root
 def test_no_io_uring_no_mount(mounted: Mounted, tmp_path: Path) -> None:
     """Nothing stays behind of a mount that cannot have what it was asked for."""
     mounted.unmount()
     before = ENABLE_URING.read_text() if ENABLE_URING.exists() else None
     if before is not None and before.strip() == "Y":
-        if not os.access(ENABLE_URING, os.W_OK):
-            pytest.skip(f"needs root to write {ENABLE_URING}")
         ENABLE_URING.write_text("N")
     try:
         said = run(

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests import needs
+import pytest
+
 from tests.mount.conftest import MIB, Mounted, both_transports, pattern, run
 
 PROCESSORS = len(os.sched_getaffinity(0))
@@ -50,7 +51,7 @@ def look_for_nothing(directory: Path) -> None:
         assert not (directory / f"nothing{number}").exists()
 
 
-@needs.loop_devices
+@pytest.mark.needs_loop_devices
 @both_transports
 def test_writes_that_hang_hold_up_nobody_else(
     make_mounted: Callable[..., Mounted], tmp_path: Path

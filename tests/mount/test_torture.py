@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from lvolfs.blobstore.check import check_store
-from tests import needs
 from tests.mount.conftest import MIB, Mounted, run
 from tests.mount.kernel_file_systems import KINDS, loop_mount
 
@@ -35,7 +34,7 @@ def test_fio_verifies(make_mounted: Callable[..., Mounted], options: str) -> Non
     assert check_store(str(mounted.store_path)) == []
 
 
-@needs.loop_devices
+@pytest.mark.needs_loop_devices
 @pytest.mark.parametrize(("kind", "size", "make", "check"), KINDS, ids=["ext4", "xfs"])
 def test_stress_ng(
     make_mounted: Callable[..., Mounted], kind: str, size: int, make: list[str], check: list[str]

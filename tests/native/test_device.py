@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from lvolfs._native.device import Device
-from tests import needs
 from tests.loop_device import loop_device
 
 
@@ -101,7 +100,9 @@ def test_a_grown_file_is_taken_over_on_request(file: Path) -> None:
         assert device.refresh_size() == before * 2
 
 
-@pytest.fixture(params=["tmpfs", pytest.param("block device", marks=needs.loop_devices)])
+@pytest.fixture(
+    params=["tmpfs", pytest.param("block device", marks=pytest.mark.needs_loop_devices)]
+)
 def piece(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, int]]:
     """Where a store may lie, and the bytes of one write to it."""
     with contextlib.ExitStack() as stack:

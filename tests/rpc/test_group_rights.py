@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from lvolfs.lvstore.store import Lvstore
-from tests import needs
 from tests.nbd_server import nbd_server
 from tests.other_users import NOBODY, within_reach
 from tests.rpc.serve_command import ServeCommand
 
-pytestmark = needs.root
+pytestmark = pytest.mark.needs_root
 
 MIB = 1 << 20
 GROUP = 12345

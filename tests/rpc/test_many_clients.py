@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from tests import needs
 from tests.command_line import CommandLine
 from tests.rpc.target_process import RawClient
 
@@ -20,7 +19,7 @@ ROUNDS = 6  # of three lvols each: 576 in all
 MIB = 1 << 20
 PATIENCE = 15.0
 
-pytestmark = needs.fuse
+pytestmark = pytest.mark.needs_fuse
 
 
 class Mounted(CommandLine):

@@ -334,9 +334,11 @@ def test_a_byte_of_a_file_name_is_no_text_where_text_is_needed(store: Lvstore) -
         ("lvolfs_create_external_clone", {"name": "c", "path": "/a\0b"}),
         ("lvolfs_set_external_parent", {"name": "lvs0/v", "path": "/a\0b"}),
         ("lvolfs_repair_clusters", {"name": "lvs0/v", "clusters": [[0, 1]], "source": "/a\0b"}),
+        ("bdev_aio_create", {"name": "b", "filename": "/a\0b", "block_size": 512}),
+        ("bdev_lvol_set_xattr", {"name": "lvs0/v", "xattr_name": "x", "xattr_value": "/a\0b"}),
     ],
 )
-def test_a_nul_in_a_path(store: Lvstore, method: str, params: dict[str, Any]) -> None:
+def test_a_nul_in_a_string(store: Lvstore, method: str, params: dict[str, Any]) -> None:
     store.create_volume("v", MIB)
     with pytest.raises(RpcError) as caught:
         dispatch(Target([store]), method, params)

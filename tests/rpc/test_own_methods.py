@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from lvolfs.lvstore.store import Lvstore
-from tests import needs
 from tests.command_line import CommandLine
 from tests.rpc.target_process import RawClient, end_daemon
 
@@ -61,7 +60,7 @@ def wait(client: RawClient, job: dict[str, Any], store: str) -> dict[str, Any]:
     return dict(ended)
 
 
-@needs.fuse
+@pytest.mark.needs_fuse
 def test_a_served_store_is_mounted_and_unmounted(machine: Machine, tmp_path: Path) -> None:
     client = machine.daemon("serve", machine.folder / "a", machine.folder / "b")
     where = machine.mountpoint
@@ -116,7 +115,7 @@ def until_unmounted(client: RawClient) -> None:
         time.sleep(0.02)
 
 
-@needs.fuse
+@pytest.mark.needs_fuse
 def test_unmounting_ends_the_daemon_of_a_mount(machine: Machine) -> None:
     client = machine.daemon("mount", machine.folder / "a", machine.mountpoint)
     held = (machine.mountpoint / "volumes/disk").open("rb")
@@ -135,7 +134,7 @@ def test_unmounting_ends_the_daemon_of_a_mount(machine: Machine) -> None:
     assert "consistent" in machine.run("check", machine.folder / "a")
 
 
-@needs.fuse
+@pytest.mark.needs_fuse
 def test_stores_beside_a_mount_are_found_by_their_paths(machine: Machine) -> None:
     client = machine.daemon("mount", machine.folder / "a", machine.mountpoint)
     device = {"name": "b", "filename": str(machine.folder / "b"), "block_size": 4096}
@@ -214,7 +213,9 @@ def test_a_rebuild_by_one_process(machine: Machine) -> None:
     assert_equal(machine)
 
 
-@pytest.mark.parametrize("destination", ["closed", pytest.param("mounted", marks=needs.fuse)])
+@pytest.mark.parametrize(
+    "destination", ["closed", pytest.param("mounted", marks=pytest.mark.needs_fuse)]
+)
 def test_a_rebuild_elsewhere(machine: Machine, destination: str) -> None:
     client = machine.daemon("serve", machine.folder / "a")
     path = machine.folder / "b"
@@ -260,7 +261,7 @@ def test_the_rate_of_a_running_job_is_changed(machine: Machine) -> None:
     client.close()
 
 
-@needs.fuse
+@pytest.mark.needs_fuse
 def test_a_change_by_rpc_shows_in_the_tree_and_the_other_way_round(machine: Machine) -> None:
     client = machine.daemon("mount", machine.folder / "a", machine.mountpoint)
     volumes, snapshots = machine.mountpoint / "volumes", machine.mountpoint / "snapshots"

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from lvolfs.lvstore.store import Lvstore
-from tests import needs
 from tests.other_users import within_reach
 from tests.rpc.serve_command import ServeCommand
 from tests.rpc.target_process import RawClient
@@ -74,7 +73,7 @@ def reachable(cli: ServeCommand) -> Iterator[ServeCommand]:
         yield cli
 
 
-@needs.root
+@pytest.mark.needs_root
 def test_a_group_is_let_in(reachable: ServeCommand) -> None:
     reachable.serve("--rpc-group", "12345")
     assert stat.S_IMODE(reachable.socket.stat().st_mode) == 0o660

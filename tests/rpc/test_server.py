@@ -19,7 +19,6 @@ from lvolfs.rpc.errors import RpcError
 from lvolfs.rpc.server import Server, serve
 from lvolfs.rpc.table import dispatch
 from lvolfs.rpc.target import Target
-from tests import needs
 from tests.other_users import NOBODY, within_reach
 
 
@@ -268,7 +267,7 @@ async def test_socket_is_private_and_goes_away(gate: threading.Event, tmp_path: 
     assert not path.exists()
 
 
-@needs.root
+@pytest.mark.needs_root
 async def test_other_users_are_refused(path: str) -> None:
     os.chmod(path, 0o666)  # noqa: PTH101
 

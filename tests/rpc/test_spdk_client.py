@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from spdk.rpc.client import JSONRPCClient, JSONRPCException
 
-from tests import needs
 from tests.command_line import LVOLFS, CommandLine
 
 SPDK_RPC = LVOLFS.with_name("spdk-rpc")
@@ -63,7 +62,7 @@ def until_copied(client: Any, operation: int) -> dict[str, Any]:
         time.sleep(0.02)
 
 
-@needs.fuse
+@pytest.mark.needs_fuse
 def test_create_write_snapshot_checksum_copy_check_delete(served: Served, tmp_path: Path) -> None:
     image = tmp_path / "disk"
     with image.open("wb") as file:
