@@ -149,7 +149,7 @@ def _parents_first(blobs: dict[int, StoredBlob]) -> Iterator[StoredBlob]:
 
 def _reserve_for_damaged(engine: Engine, contents: StoreContents) -> None:
     """Nothing that a damaged blob may own is handed out: what it names, as far as it can be
-    read, and everything that the masks of the last clean close have as used."""
+    read, its parent's place, and everything that the masks of the last clean close have as used."""
     engine.mark_pages(contents.unreadable)
     damaged = contents.damaged
     if not damaged and not contents.unreadable:
@@ -157,6 +157,10 @@ def _reserve_for_damaged(engine: Engine, contents: StoreContents) -> None:
     total = contents.superblock.total_clusters
     for stored in damaged:
         engine.mark_pages(stored.pages)
+        parent_id = stored.link("SNAP")
+        if parent_id is not None:
+            # A new blob there would have the id of a missing parent, and pass for it.
+            engine.mark_pages(p for p in (parent_id & 0xFFFFFFFF,) if p < engine.md_len)
         engine.mark_clusters(c for _, c in allocated(stored.clusters) if c < total)
     for clusters in joined((first, count) for b in damaged for _, first, count in b.runs):
         engine.mark_clusters(clusters)

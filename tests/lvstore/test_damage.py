@@ -118,6 +118,23 @@ def test_missing_parent(image):
     open_damaged(image, ["top"], "its parent, blob 0x1000000c8, is missing")
 
 
+def test_no_new_lvol_takes_the_place_of_a_missing_parent(image):
+    """Without the masks, which would have the page as used, its page looks free."""
+    image.write(image.page_offset(image.lvols["base"].chain[0]), bytes(4096))
+    image.mark_unclean()
+    image.write(4096, bytes(4096))
+    missing = image.lvols["base"].id
+    for _ in range(2):
+        with Lvstore.open(str(image.path)) as store:
+            assert [blob.name for blob in store.damaged] == ["top"]
+            for number in range(10):
+                volume = store.create_volume(f"v{number}", CLUSTER)
+                assert volume.blob.id != missing
+            for lvol in store.volumes:
+                if lvol.name != "good":
+                    lvol.delete()
+
+
 def test_the_stores_own_blob_as_parent(image):
     (own,) = set(image.blobs) - {blob.id for blob in image.lvols.values()}
     image.set_link("top", "SNAP", own)
