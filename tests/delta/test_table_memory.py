@@ -20,14 +20,17 @@ MIB = 1 << 20
 MOST = 400 * MIB
 
 TELL = textwrap.dedent("""
-    import resource, sys
+    import sys
     from lvolfs.lvstore.store import Lvstore
     from lvolfs.report.documents import lvol_document
     with Lvstore.open(sys.argv[1]) as store:
         for lvol in store.snapshots:
             summary = lvol_document(lvol)["checksum"]
             print(lvol.name, summary is not None)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    with open("/proc/self/status") as status:
+        peak = next(line for line in status if line.startswith("VmHWM:"))
+    print(int(peak.split()[1]) * 1024)
 """)
 
 
