@@ -32,6 +32,7 @@ from lvolfs._native.cluster_map cimport (
 )
 from lvolfs._native.device cimport Device, device_t
 from lvolfs._native.io_stats cimport io_stat_ops, io_stats_dict, io_stats_reset
+from lvolfs._native.partial_cluster cimport blob_complete
 from lvolfs._native.sync cimport (
     gate_close,
     gate_enter,
@@ -281,10 +282,18 @@ cdef class Blob:
             )
         return count
 
+    def _complete(self):
+        """Before the map is looked at as a whole: partial clusters are not in it."""
+        cdef int rc
+        with nogil:
+            rc = blob_complete(self.raw)
+        self._raise_for(rc, "completing clusters that are copied on write")
+
     def fragmap(self, uint32_t first=0, count=None):
         cdef uint32_t n = self._window(first, count)
         cdef bytearray bits = bytearray((n + 7) // 8)
         cdef uint8_t *out = <uint8_t *> PyByteArray_AS_STRING(bits)
+        self._complete()
         with nogil:
             map_fragmap(self.raw, first, n, out)
         return bytes(bits)
@@ -295,6 +304,7 @@ cdef class Blob:
         cdef bytearray found = bytearray(<uint64_t> n * 4)
         cdef uint32_t *out = <uint32_t *> PyByteArray_AS_STRING(found)
         cdef uint32_t shard, i
+        self._complete()
         with nogil:
             shard = gate_enter(&store.gate)
             for i in range(n):
@@ -308,6 +318,7 @@ cdef class Blob:
         cdef list found = []
         cdef extent_t *extent
         cdef uint32_t shard, e, i, c
+        self._complete()
         with nogil:
             shard = gate_enter(&store.gate)
         try:
@@ -330,6 +341,7 @@ cdef class Blob:
         cdef uint32_t *out = <uint32_t *> PyByteArray_AS_STRING(found)
         cdef device_t *external = NULL
         cdef uint32_t shard, i
+        self._complete()
         with nogil:
             shard = gate_enter(&store.gate)
             for i in range(n):

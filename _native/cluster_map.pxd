@@ -3,7 +3,8 @@
 A blob's own map are its extents, of 512 clusters each: one that owns nothing is NULL, so that
 memory goes with what is owned, not with the size. `map_own` is the device cluster that holds
 blob cluster c, or 0, and is read without a lock. An extent comes into being under extent_lock,
-a 0 becomes a number under the cluster's stripe lock, once the data are in place; a number
+a 0 becomes a number under the cluster's stripe lock, once the data are in place (until then a
+cluster may be partial, see partial_cluster.pxd); a number
 changes back or moves to another blob, and an extent goes, only with the gate closed.
 """
 
@@ -19,6 +20,7 @@ from lvolfs._native.sync cimport (
     pthread_cond_t,
     pthread_mutex_t,
     pthread_t,
+    store32,
 )
 
 cdef enum:
@@ -36,6 +38,14 @@ ctypedef struct blob_t
 ctypedef struct extent_t:
     uint32_t page               # its metadata page; 0 only in a blob kept as RLE
     uint32_t[512] clusters      # device clusters, 0 = not owned
+
+
+ctypedef struct partial_t:
+    partial_t *next
+    uint32_t c                  # the blob's cluster
+    uint32_t cluster            # the device's
+    uint32_t missing            # how many blocks are not written yet
+    uint64_t[0] written         # a bit for each block
 
 
 ctypedef struct store_t:
@@ -63,6 +73,8 @@ ctypedef struct store_t:
     int last_commit_result
     uint32_t dirty              # maps or freed space to commit since the last capture
     uint32_t written            # data written in place since the last data barrier
+    uint32_t partial_clusters   # of all blobs
+    uint32_t partial_holds      # who wants no more of them, see partials_hold
     uint32_t closed             # no request is served any more
     uint32_t discarding         # commits whose freed clusters are not given back yet
     pthread_t flusher
@@ -97,7 +109,9 @@ ctypedef struct blob_t:
     uint32_t head_length
     uint8_t *checksums          # type-7 records (12 bytes each), or NULL
     uint32_t checksums_length
-    uint32_t owned              # clusters in its own map
+    uint32_t owned              # clusters in its own map, and partial ones
+    partial_t *partials[STRIPES]  # each list guarded by its stripe lock
+    uint32_t partial_count
     uint32_t failed             # errno of a data write that was lost, 0 if none
     uint32_t refs               # Python objects, open lane handles, and the store's list
     pthread_mutex_t stripe[STRIPES]
@@ -152,6 +166,12 @@ cdef inline uint32_t map_own(blob_t *blob, uint32_t c) noexcept nogil:
     """The device cluster that the blob owns for its cluster c, which it must have, or 0."""
     cdef extent_t *extent = map_extent(blob, c // CLUSTERS_PER_EXTENT)
     return load32(&extent.clusters[c % CLUSTERS_PER_EXTENT]) if extent != NULL else 0
+
+
+cdef inline void map_set_own(blob_t *blob, uint32_t c, uint32_t cluster) noexcept nogil:
+    """The extent is there; its stripe lock is held, or the gate closed."""
+    cdef extent_t *extent = map_extent(blob, c // CLUSTERS_PER_EXTENT)
+    store32(&extent.clusters[c % CLUSTERS_PER_EXTENT], cluster)
 
 
 cdef inline uint32_t map_extent_page(blob_t *blob, uint32_t extent) noexcept nogil:

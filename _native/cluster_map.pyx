@@ -61,6 +61,7 @@ cdef void blob_put(blob_t *blob) noexcept nogil:
     pthread_mutex_destroy(&blob.extent_lock)
     for i in range(STRIPES):
         pthread_mutex_destroy(&blob.stripe[i])
+    free_partials(blob)
     forget_effective(blob)
     for i in range(blob.extent_room):
         free(blob.extents[i])
@@ -69,6 +70,18 @@ cdef void blob_put(blob_t *blob) noexcept nogil:
     free(blob.head)
     free(blob.checksums)
     free(blob)
+
+
+cdef void free_partials(blob_t *blob) noexcept nogil:
+    """There are some only after a last flush that failed."""
+    cdef partial_t *partial
+    cdef uint32_t i
+    for i in range(STRIPES):
+        while blob.partials[i] != NULL:
+            partial = blob.partials[i]
+            blob.partials[i] = partial.next
+            free(partial)
+            sub32(&blob.store.partial_clusters, 1)
 
 
 cdef void free_room(blob_t *blob) noexcept nogil:

@@ -46,7 +46,15 @@ cdef int device_pwrite_new(device_t *dev, const void *buf, uint64_t length, uint
 # A whole metadata page. An error may leave half of it there, which would cost what the page is
 # about; so it is put there once more, and the error is returned all the same.
 cdef int device_pwrite_page(device_t *dev, const void *page, uint64_t offset) noexcept nogil
+# Space of the host for the range, which reads as zeros where nothing was. -ENOSPC; 0 also where
+# there is no such thing.
+cdef int device_reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
 cdef int device_flush(device_t *dev) noexcept nogil
+# Begins to write the range to the medium, so that the next flush finds it done. May wait for
+# the device's queue; nothing may rely on it.
+cdef void device_start_writeback(
+    device_t *dev, uint64_t offset, uint64_t length
+) noexcept nogil
 # Afterwards the range reads as zeros. Frees the space where the host can.
 cdef int device_zero(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
 # Tells the host that the range is not needed; nothing may rely on it.

@@ -52,6 +52,8 @@ cdef extern from "<fcntl.h>" nogil:
         FALLOC_FL_KEEP_SIZE
         FALLOC_FL_PUNCH_HOLE
         FALLOC_FL_ZERO_RANGE
+        SYNC_FILE_RANGE_WRITE
+    int sync_file_range(int fd, off_t offset, off_t length, unsigned int flags)
 
 cdef extern from "<linux/fs.h>" nogil:
     enum:
@@ -142,11 +144,16 @@ cdef uint64_t lost_bytes(device_t *dev) noexcept nogil:
     return needed - now if now < needed else 0
 
 
+cdef inline uint64_t piece_from(const device_t *dev, uint64_t offset) noexcept nogil:
+    # Up to the next multiple: only pieces that are aligned become folios of their length.
+    return dev.write_piece - offset % dev.write_piece
+
+
 cdef int write_all(
     device_t *dev, const void *buf, uint64_t length, uint64_t offset
 ) noexcept nogil:
     cdef const uint8_t *at = <const uint8_t *> buf
-    cdef uint64_t piece = dev.write_piece
+    cdef uint64_t piece = piece_from(dev, offset)
     cdef ssize_t put
     cdef int error
     cdef int planted = 0
@@ -157,7 +164,7 @@ cdef int write_all(
         planted = device_fault(dev.faults, FAULT_WRITE, offset, length, &piece)
         if planted and piece == 0:
             return planted
-        piece = piece if piece else dev.write_piece
+        piece = piece if piece else piece_from(dev, offset)
     while length:
         put = pwrite(dev.fd, at, min(length, piece), <off_t> offset)
         if put < 0:
@@ -175,7 +182,7 @@ cdef int write_all(
         at += put
         offset += <uint64_t> put
         length -= <uint64_t> put
-        piece = dev.write_piece
+        piece = piece_from(dev, offset)
     return 0
 
 
@@ -215,12 +222,16 @@ cdef int reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
     return 0
 
 
+cdef int device_reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+    return count_error(dev, reserve(dev, offset, length))
+
+
 cdef int device_pwrite_new(
     device_t *dev, const void *buf, uint64_t length, uint64_t offset
 ) noexcept nogil:
     cdef int rc = 0
     if length >= <uint64_t> RESERVE_FROM:
-        rc = count_error(dev, reserve(dev, offset, length))
+        rc = device_reserve(dev, offset, length)
     return rc if rc else device_pwrite(dev, buf, length, offset)
 
 
@@ -251,6 +262,12 @@ cdef int device_flush(device_t *dev) noexcept nogil:
         write_log_append(dev.log, LOG_FLUSH, 0, 0, NULL)
     write_log_unlock(dev.log)
     return count_error(dev, rc)
+
+
+cdef void device_start_writeback(
+    device_t *dev, uint64_t offset, uint64_t length
+) noexcept nogil:
+    sync_file_range(dev.fd, <off_t> offset, <off_t> length, SYNC_FILE_RANGE_WRITE)
 
 
 cdef int zero_all(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
@@ -356,6 +373,7 @@ def _lock_holders(int fd):
 cdef class Device:
     def __cinit__(self):
         self.dev.fd = -1
+        self.dev.write_piece = PAGE
 
     def __init__(self, str path, *, bint read_only=False, bint lock=True):
         import fcntl

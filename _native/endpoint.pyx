@@ -9,7 +9,7 @@ from libc.string cimport memset
 from posix.types cimport off_t
 
 from lvolfs._native.cluster_map cimport blob_size, blob_t, map_own
-from lvolfs._native.device cimport device_is_hole
+from lvolfs._native.device cimport device_is_hole, device_start_writeback
 from lvolfs._native.blob cimport Blob
 from lvolfs._native.control cimport Control
 from lvolfs._native.nbd cimport (
@@ -168,9 +168,7 @@ cdef void blob_start_writeback(blob_t *blob, uint64_t offset, uint64_t length) n
         gate_exit(&blob.store.gate, shard)
         # Outside of the gate: a full queue of the device would hold up whoever closes it.
         if own:
-            sync_file_range(
-                blob.store.dev.fd, own * cluster_size + within, piece, SYNC_FILE_RANGE_WRITE
-            )
+            device_start_writeback(blob.store.dev, own * cluster_size + within, piece)
         offset += piece
         length -= piece
 

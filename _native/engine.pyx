@@ -7,7 +7,7 @@ import errno
 import os
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport ENOMEM, ERANGE
+from libc.errno cimport ENOMEM, ENOSPC, ERANGE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -51,6 +51,12 @@ from lvolfs._native.device cimport (
 from lvolfs._native cimport faults
 from lvolfs._native.flusher cimport flusher_start, flusher_stop
 from lvolfs._native.metadata cimport MD_PAGE, extent_parse, page_crc_is_right
+from lvolfs._native.partial_cluster cimport (
+    partials_allow,
+    partials_end,
+    partials_hold,
+    store_complete,
+)
 from lvolfs._native.sync cimport (
     cond_init_timed,
     gate_close,
@@ -88,14 +94,21 @@ cdef class _Exclusive:
             raise RuntimeError("Engine.exclusive() is not reentrant")
         with nogil:
             # The long part, data of seconds, goes before the gate is closed.
-            rc = store_flush(store)
+            partials_hold(store)
+            rc = store_complete(store)
+            if rc != -ENOMEM and rc != -ENOSPC:
+                rc = store_flush(store)
             if rc == 0:
                 pthread_mutex_lock(&store.commit_lock)
                 gate_close(&store.gate)
-                rc = commit_locked(store)
+                rc = partials_end(store)
+                if rc == 0:
+                    rc = commit_locked(store)
                 if rc:
                     gate_open(&store.gate)
                     pthread_mutex_unlock(&store.commit_lock)
+            if rc:
+                partials_allow(store)
         self.engine._raise_for(rc, "flush")
 
     def __exit__(self, kind, error, tb):
@@ -103,6 +116,7 @@ cdef class _Exclusive:
         with nogil:
             gate_open(&store.gate)
             pthread_mutex_unlock(&store.commit_lock)
+            partials_allow(store)
             # Gives back what was freed inside. An error leaves the store dirty or failed,
             # and is the next flush's to report: the change itself is durable.
             if allocator_pending(&store.clusters) or allocator_pending(&store.pages):
@@ -245,7 +259,10 @@ cdef class Engine:
     @property
     def dirty(self):
         """Whether there is something that the next flush would have to do."""
-        return bool(load32(&self.store.dirty) or load32(&self.store.written))
+        cdef store_t *store = self.store
+        return bool(
+            load32(&store.dirty) or load32(&store.written) or load32(&store.partial_clusters)
+        )
 
     # -- reading metadata
 
@@ -463,10 +480,13 @@ cdef class Engine:
     def flush(self):
         cdef store_t *store = self._open()
         cdef bint mine = gate_is_mine(&store.gate)
-        cdef int rc
+        cdef int rc, incomplete = 0
         with nogil:
+            if not mine:
+                incomplete = store_complete(store)
             rc = commit_locked(store) if mine else store_flush(store)
         self._raise_for(rc, "flush")
+        self._raise_for(incomplete, "flush of clusters that are copied on write")
 
     def settle(self):
         """Flushes, and waits until everything freed so far can be used again."""
@@ -535,6 +555,8 @@ SEEDED_FAULTS = {
     "merge-in-place": faults.FAULT_MERGE_IN_PLACE,
     "clean-kept": faults.FAULT_CLEAN_KEPT,
     "free-before-map": faults.FAULT_FREE_BEFORE_MAP,
+    "copy-forgotten": faults.FAULT_COPY_FORGOTTEN,
+    "flush-leaves-partial": faults.FAULT_FLUSH_LEAVES_PARTIAL,
 }
 
 # No mistakes, but moments that chance does not find.

@@ -15,5 +15,7 @@ cdef enum:
     FAULT_MERGE_IN_PLACE = 256      # a merge changes the clone's extent pages where they are
     FAULT_CLEAN_KEPT = 512          # the first change leaves the store marked as closed cleanly
     FAULT_FREE_BEFORE_MAP = 1024    # a freed cluster may be committed as free while a map names it
+    FAULT_COPY_FORGOTTEN = 4096     # a partial cluster is named in a map without what is missing
+    FAULT_FLUSH_LEAVES_PARTIAL = 8192   # a flush does not complete partial clusters
     # No mistake: whenever a cluster is freed, a commit runs in the middle of that.
     COMMIT_IN_RELEASE = 2048

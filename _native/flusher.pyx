@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t
 
 from lvolfs._native.commit cimport store_flush
+from lvolfs._native.partial_cluster cimport store_complete
 from lvolfs._native.sync cimport (
     cond_wait_for,
     load32,
@@ -28,22 +29,26 @@ cdef void *flusher_run(void *argument) noexcept nogil:
     cdef double interval = store.flusher_interval
     cdef double wait = interval
     cdef double began
+    cdef bint changed
     cdef uint32_t quiet = 0     # waits with data that are only written
     pthread_mutex_lock(&store.flush_lock)
     while not store.flusher_stop:
         cond_wait_for(&store.flusher_wake, &store.flush_lock, wait)
         wait = interval
         quiet = quiet + 1 if load32(&store.written) else 0
+        changed = load32(&store.dirty) or load32(&store.partial_clusters)
         if store.flusher_stop or load32(&store.failed):
             continue
         # Data that were overwritten in place are on their way by the host's own writeback, as
         # any program's; only maps are nowhere but in this process.
-        if not load32(&store.dirty) and quiet < <uint32_t> DATA_INTERVALS:
+        if not changed and quiet < <uint32_t> DATA_INTERVALS:
             continue
         quiet = 0
         pthread_mutex_unlock(&store.flush_lock)
         began = seconds_now()
-        # An error is kept by the store or leaves it dirty: the next flush reports it.
+        # An error is kept by the store or leaves it dirty, or a cluster partial: the next flush
+        # reports it.
+        store_complete(store)
         store_flush(store)
         wait = min(
             max(interval, (seconds_now() - began) * FLUSHER_SHARE), interval * FLUSHER_PATIENCE

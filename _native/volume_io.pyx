@@ -1,8 +1,9 @@
 """The data path of one blob: byte-granular, any offset and length, many threads.
 
-A write to an owned cluster takes no lock. The first write to a cluster fills a new device
-cluster completely - what the write covers from the caller, the rest from the ancestors or
-with zeros - and only then names it in the map, so a reader sees the old content or the new.
+A write to an owned cluster takes no lock. The first write to a cluster takes a new device
+cluster, which is named in the map only when it is complete: filled at once - what the write
+covers from the caller, the rest from the ancestors or with zeros - or, over a parent's data,
+partial until later (see partial_cluster.pxd). A reader sees the old content or the new.
 """
 
 from libc.errno cimport EBADF, EINVAL, EIO, ENODATA, ENOMEM, ENOSPC, EROFS
@@ -28,7 +29,9 @@ from lvolfs._native.cluster_map cimport (
     map_own,
     map_resolve,
     map_resolve_below,
+    map_set_own,
     map_shows_nothing,
+    partial_t,
     store_t,
 )
 from lvolfs._native.commit cimport store_flush, store_reclaim
@@ -48,6 +51,17 @@ from lvolfs._native.faults cimport (
     FAULT_SHORT_WRITE,
 )
 from lvolfs._native.io_stats cimport io_stat_end, io_ticks
+from lvolfs._native.partial_cluster cimport (
+    blob_complete,
+    blob_complete_cluster,
+    partial_begin,
+    partial_complete,
+    partial_find,
+    partial_is_worth_it,
+    partial_read,
+    partial_write,
+    store_complete,
+)
 from lvolfs._native.scratch cimport scratch_get
 from lvolfs._native.sync cimport (
     add32,
@@ -126,25 +140,43 @@ cdef int read_resolved(
     return device_pread(blob.store.dev, buf, length, where * cluster_size + within)
 
 
+cdef bint read_partial(
+    blob_t *blob, uint32_t c, uint64_t within, void *buf, uint64_t length, int *rc
+) noexcept nogil:
+    """Whether the cluster is partial; if so, what it shows is read."""
+    cdef pthread_mutex_t *stripe = &blob.stripe[c % STRIPES]
+    cdef partial_t *partial
+    pthread_mutex_lock(stripe)
+    partial = partial_find(blob, c)
+    if partial != NULL:
+        rc[0] = partial_read(blob, partial, within, buf, length)
+    pthread_mutex_unlock(stripe)
+    return partial != NULL
+
+
 cdef int read_inside(blob_t *blob, uint8_t *at, uint64_t offset, uint64_t length) noexcept nogil:
     cdef uint64_t cluster_size = blob.store.cluster_size
     cdef uint64_t within, piece
     cdef uint32_t c, where, run
     cdef device_t *external = NULL
-    cdef int rc
+    # Before the map: what is partial no more is found there.
+    cdef bint partials = load32(&blob.partial_count) != 0
+    cdef int rc = 0
     while length:
         c = <uint32_t> (offset // cluster_size)
         within = offset % cluster_size
-        where = map_resolve(blob, c, &external)
         piece = min(length, cluster_size - within)
         run = 1
-        # One request to the device for clusters that lie side by side there.
-        while piece < length and where < <uint32_t> EFFECTIVE_EXTERNAL:
-            if map_resolve(blob, c + run, &external) != where + run:
-                break
-            piece = min(length, piece + cluster_size)
-            run += 1
-        rc = read_resolved(blob, where, external, c, within, at, piece)
+        if not (partials and map_own(blob, c) == 0
+                and read_partial(blob, c, within, at, piece, &rc)):
+            where = map_resolve(blob, c, &external)
+            # One request to the device for clusters that lie side by side there.
+            while piece < length and where < <uint32_t> EFFECTIVE_EXTERNAL and not partials:
+                if map_resolve(blob, c + run, &external) != where + run:
+                    break
+                piece = min(length, piece + cluster_size)
+                run += 1
+            rc = read_resolved(blob, where, external, c, within, at, piece)
         if rc:
             return rc
         at += piece
@@ -165,10 +197,13 @@ cdef int blob_read(blob_t *blob, void *buf, uint64_t offset, uint64_t length) no
 
 
 cdef int blob_read_own(blob_t *blob, uint32_t c, void *buf) noexcept nogil:
-    cdef uint32_t shard = gate_enter(&blob.store.gate)
     cdef uint64_t cluster_size = blob.store.cluster_size
-    cdef uint32_t own
-    cdef int rc = check_range(blob, c * cluster_size, cluster_size, False)
+    cdef uint32_t shard, own
+    cdef int rc = blob_complete_cluster(blob, c)
+    if rc:
+        return rc
+    shard = gate_enter(&blob.store.gate)
+    rc = check_range(blob, c * cluster_size, cluster_size, False)
     if rc == 0:
         own = map_own(blob, c)
         rc = -ENODATA if own == 0 else device_pread(
@@ -194,12 +229,6 @@ cdef int claim_extent(blob_t *blob, uint32_t c) noexcept nogil:
             map_add_extent(blob, extent, added)
     pthread_mutex_unlock(&blob.extent_lock)
     return rc
-
-
-cdef void set_own(blob_t *blob, uint32_t c, uint32_t cluster) noexcept nogil:
-    """The extent is there; its stripe lock is held, or the gate closed."""
-    cdef extent_t *extent = map_extent(blob, c // CLUSTERS_PER_EXTENT)
-    store32(&extent.clusters[c % CLUSTERS_PER_EXTENT], cluster)
 
 
 cdef int fill_zeroes(
@@ -256,6 +285,26 @@ cdef int fill_new_cluster(
     return device_pwrite_new(store.dev, data, length, base + start)
 
 
+cdef int fill_first(
+    blob_t *blob, uint32_t c, uint32_t new, uint64_t start, const void *data, uint64_t length
+) noexcept nogil:
+    """The first bytes of a new cluster, with its stripe lock held: it is owned afterwards,
+    complete or partial, unless there is an error."""
+    cdef int rc
+    if partial_is_worth_it(blob, c, length):
+        rc = partial_begin(blob, c, new, start, data, length)
+    else:
+        rc = fill_new_cluster(blob, c, new, start, data, length)
+        if rc == 0:
+            map_set_own(blob, c, new)
+            add32(&blob.owned, 1)
+            if not blob.store.faults & FAULT_LOST_MARK:
+                map_mark_dirty(blob, c)
+    if rc:
+        allocator_release(&blob.store.clusters, new)
+    return rc
+
+
 cdef int write_first(
     blob_t *blob, uint32_t c, uint64_t start, const void *data, uint64_t length
 ) noexcept nogil:
@@ -263,7 +312,8 @@ cdef int write_first(
     cdef store_t *store = blob.store
     cdef pthread_mutex_t *stripe = &blob.stripe[c % STRIPES]
     cdef uint32_t own
-    cdef long new = 0
+    cdef partial_t *partial
+    cdef long new
     cdef int rc
     pthread_mutex_lock(stripe)
     own = map_own(blob, c)
@@ -271,20 +321,16 @@ cdef int write_first(
         # Somebody else was first.
         pthread_mutex_unlock(stripe)
         return write_owned(blob, own, start, data, length)
-    rc = claim_extent(blob, c)
-    if rc == 0:
-        new = allocator_claim(&store.clusters, 1)
-        if new < 0:
-            rc = <int> new
-    if rc == 0:
-        rc = fill_new_cluster(blob, c, <uint32_t> new, start, data, length)
-        if rc:
-            allocator_release(&store.clusters, <uint32_t> new)
-        else:
-            set_own(blob, c, <uint32_t> new)
-            add32(&blob.owned, 1)
-            if not store.faults & FAULT_LOST_MARK:
-                map_mark_dirty(blob, c)
+    partial = partial_find(blob, c)
+    if partial != NULL and length:
+        rc = partial_write(blob, partial, start, data, length)
+    elif partial != NULL:
+        rc = partial_complete(blob, partial)
+    else:
+        rc = claim_extent(blob, c)
+        if rc == 0:
+            new = allocator_claim(&store.clusters, 1)
+            rc = <int> new if new < 0 else fill_first(blob, c, <uint32_t> new, start, data, length)
     pthread_mutex_unlock(stripe)
     return rc
 
@@ -422,7 +468,7 @@ cdef int release_as_planted(blob_t *blob, uint32_t c, uint32_t own) noexcept nog
         store32(&store.dirty, 1)
         if rc == 0:
             rc = store_flush(store)
-    set_own(blob, c, 0)
+    map_set_own(blob, c, 0)
     map_mark_dirty(blob, c)
     sub32(&blob.owned, 1)
     if store.faults & FAULT_FREE_BEFORE_MAP:
@@ -448,11 +494,11 @@ cdef int release_owned(blob_t *blob, uint32_t c) noexcept nogil:
         return release_as_planted(blob, c, own)
     # Out of the map before it can be taken for free: a commit takes what is to be freed first,
     # and then captures the maps.
-    set_own(blob, c, 0)
+    map_set_own(blob, c, 0)
     map_mark_dirty(blob, c)
     rc = allocator_defer(&blob.store.clusters, own)
     if rc:
-        set_own(blob, c, own)
+        map_set_own(blob, c, own)
         map_mark_dirty(blob, c)
         return rc
     # Once more: a commit in between has taken the mark, but not the cluster.
@@ -537,8 +583,10 @@ cdef int blob_unmap(blob_t *blob, uint64_t offset, uint64_t length) noexcept nog
 cdef int blob_unmap_cluster(blob_t *blob, uint32_t c) noexcept nogil:
     cdef uint64_t began = io_ticks()
     cdef uint64_t cluster_size = blob.store.cluster_size
+    cdef int rc = blob_complete_cluster(blob, c)
     cdef uint32_t shard = gate_enter(&blob.store.gate)
-    cdef int rc = check_range(blob, c * cluster_size, cluster_size, True)
+    if rc == 0:
+        rc = check_range(blob, c * cluster_size, cluster_size, True)
     cdef bint over_parent = blob.parent != NULL or blob.has_external
     if rc == 0 and (over_parent or not blob.thin) and map_own(blob, c):
         rc = write_owned(blob, map_own(blob, c), 0, NULL, cluster_size)
@@ -602,7 +650,13 @@ cdef int blob_allocate(blob_t *blob, uint64_t offset, uint64_t length) noexcept 
 
 
 cdef int blob_flush(blob_t *blob) noexcept nogil:
-    cdef int rc = store_flush(blob.store)
+    # First what the commit is to name. Of the others' errors their own flushes tell.
+    cdef int incomplete = note_lost_write(blob, blob_complete(blob))
+    cdef int rc
+    store_complete(blob.store)
+    rc = store_flush(blob.store)
+    if rc == 0:
+        rc = incomplete
     if rc == 0 and load32(&blob.failed):
         rc = -<int> load32(&blob.failed)
     return rc
