@@ -318,8 +318,9 @@ cdef class Blob:
         cdef list found = []
         cdef extent_t *extent
         cdef uint32_t shard, e, i, c
-        self._complete()
         with nogil:
+            # The map of a whole store is shown with an lvol in it that has lost a write, too.
+            blob_complete(self.raw)
             shard = gate_enter(&store.gate)
         try:
             for e in range(self.raw.num_extents):

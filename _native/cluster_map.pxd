@@ -45,6 +45,7 @@ ctypedef struct partial_t:
     uint32_t c                  # the blob's cluster
     uint32_t cluster            # the device's
     uint32_t missing            # how many blocks are not written yet
+    int error                   # -errno of the last attempt to complete it
     uint64_t[0] written         # a bit for each block
 
 

@@ -49,6 +49,8 @@ cdef int device_pwrite_page(device_t *dev, const void *page, uint64_t offset) no
 # Space of the host for the range, which reads as zeros where nothing was. -ENOSPC; 0 also where
 # there is no such thing.
 cdef int device_reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
+# Whether it is sure, after device_reserve, that there will be room: a block device has its blocks.
+cdef bint device_can_reserve(device_t *dev) noexcept nogil
 cdef int device_flush(device_t *dev) noexcept nogil
 # Begins to write the range to the medium, so that the next flush finds it done. May wait for
 # the device's queue; nothing may rely on it.

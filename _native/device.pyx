@@ -226,6 +226,10 @@ cdef int device_reserve(device_t *dev, uint64_t offset, uint64_t length) noexcep
     return count_error(dev, reserve(dev, offset, length))
 
 
+cdef bint device_can_reserve(device_t *dev) noexcept nogil:
+    return dev.is_block or not load32(&dev.cannot_reserve)
+
+
 cdef int device_pwrite_new(
     device_t *dev, const void *buf, uint64_t length, uint64_t offset
 ) noexcept nogil:

@@ -95,7 +95,7 @@ cdef class _Exclusive:
         with nogil:
             # The long part, data of seconds, goes before the gate is closed.
             partials_hold(store)
-            rc = store_complete(store)
+            rc = store_complete(store, True)
             if rc != -ENOMEM and rc != -ENOSPC:
                 rc = store_flush(store)
             if rc == 0:
@@ -479,18 +479,28 @@ cdef class Engine:
 
     def flush(self):
         cdef store_t *store = self._open()
-        cdef bint mine = gate_is_mine(&store.gate)
-        cdef int rc, incomplete = 0
-        with nogil:
-            if not mine:
-                incomplete = store_complete(store)
-            rc = commit_locked(store) if mine else store_flush(store)
-        self._raise_for(rc, "flush")
+        cdef int incomplete = 0
+        if not gate_is_mine(&store.gate):
+            with nogil:
+                incomplete = store_complete(store, True)
+        self._commit()
         self._raise_for(incomplete, "flush of clusters that are copied on write")
 
+    def _commit(self):
+        cdef store_t *store = self._open()
+        cdef bint mine = gate_is_mine(&store.gate)
+        cdef int rc
+        with nogil:
+            rc = commit_locked(store) if mine else store_flush(store)
+        self._raise_for(rc, "flush")
+
     def settle(self):
-        """Flushes, and waits until everything freed so far can be used again."""
-        self.flush()
+        """Flushes, and waits until everything freed so far can be used again. A cluster that
+        cannot be completed is no error here."""
+        if not gate_is_mine(&self._open().gate):
+            with nogil:
+                store_complete(self.store, True)
+        self._commit()
         with nogil:
             store_settle(self.store)
 

@@ -22,7 +22,7 @@ cdef partial_t *partial_find(blob_t *blob, uint32_t c) noexcept nogil
 cdef bint partial_is_worth_it(blob_t *blob, uint32_t c, uint64_t length) noexcept nogil
 # The same lock: makes device cluster `cluster`, which is the caller's, a partial cluster c with
 # a first write in it. On an error nothing has changed: -ENOMEM, -ENOSPC when the host has no
-# room for all of the cluster, or the write's.
+# room for all of the cluster, -EOPNOTSUPP when it cannot tell, or the write's.
 cdef int partial_begin(
     blob_t *blob, uint32_t c, uint32_t cluster, uint64_t start, const void *data, uint64_t length
 ) noexcept nogil
@@ -37,13 +37,14 @@ cdef int partial_read(
 # The same lock: copies what is missing and names the cluster in the map. Unchanged on an error.
 cdef int partial_complete(blob_t *blob, partial_t *partial) noexcept nogil
 
-# The next three pass the gate. The first error is returned, and the cluster stays partial.
+# The next three pass the gate. The first error is returned, and the cluster stays partial; unless
+# it was for want of space or memory, each later flush of the blob fails, too.
 # Completes cluster c, if it is partial.
 cdef int blob_complete_cluster(blob_t *blob, uint32_t c) noexcept nogil
 # Completes all that are partial when it is called.
 cdef int blob_complete(blob_t *blob) noexcept nogil
-# The same for all blobs; commit_lock is not held.
-cdef int store_complete(store_t *store) noexcept nogil
+# The same for all blobs, with `again` also those that have failed; commit_lock is not held.
+cdef int store_complete(store_t *store, bint again) noexcept nogil
 
 # No new partial cluster comes to be until they are allowed again; calls nest.
 cdef void partials_hold(store_t *store) noexcept nogil

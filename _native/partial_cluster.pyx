@@ -1,6 +1,6 @@
 """Clusters whose copy-on-write is not finished: copying is put off until somebody needs it."""
 
-from libc.errno cimport EIO, ENOMEM, ENOSPC
+from libc.errno cimport EBADF, EIO, ENOMEM, ENOSPC, EOPNOTSUPP
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
@@ -15,6 +15,7 @@ from lvolfs._native.cluster_map cimport (
     map_set_own,
 )
 from lvolfs._native.device cimport (
+    device_can_reserve,
     device_pread,
     device_pwrite,
     device_reserve,
@@ -115,13 +116,19 @@ cdef void give_up(blob_t *blob, partial_t *partial) noexcept nogil:
 cdef bint partial_is_worth_it(blob_t *blob, uint32_t c, uint64_t length) noexcept nogil:
     cdef store_t *store = blob.store
     cdef device_t *external = NULL
+    cdef blob_t *root = blob
     cdef uint32_t most = min(<uint32_t> MOST_CLUSTERS, <uint32_t> (MOST_BYTES // store.cluster_size))
     if length == 0 or length + BLOCK > store.cluster_size:
         return False
     if load32(&store.partial_holds) or load32(&store.partial_clusters) >= most:
         return False
-    # Zeros are no work, and an external parent that hangs must hold up its writers, not the
-    # flushes of everybody.
+    # A cluster that is copied from an external parent keeps its stripe for as long as that hangs,
+    # and who completes the blob's partial clusters would wait for it: the flushes of everybody.
+    while root.parent != NULL:
+        root = root.parent
+    if root.has_external:
+        return False
+    # Zeros are no work.
     return map_resolve_below(blob, c, &external) < <uint32_t> EFFECTIVE_EXTERNAL
 
 
@@ -176,6 +183,8 @@ cdef int partial_begin(
     cdef int rc = device_reserve(blob.store.dev, cluster * cluster_size, cluster_size)
     if rc:
         return rc
+    if not device_can_reserve(blob.store.dev):
+        return -EOPNOTSUPP
     partial = <partial_t *> calloc(1, sizeof(partial_t) + words * 8)
     if partial == NULL:
         return -ENOMEM
@@ -219,11 +228,15 @@ cdef int copy_missing(
     cdef uint64_t first = start
     cdef uint64_t stop
     cdef bint written
-    # All at once: a read of a block that is not needed costs less than a read more.
-    cdef int rc = read_below(blob, partial.c, start, window, end - start)
+    # All at once: a read of blocks that are not needed costs less than more reads. But a write may
+    # have replaced just what cannot be read.
+    cdef bint one_by_one = read_below(blob, partial.c, start, window, end - start) != 0
+    cdef int rc = 0
     while start < end and rc == 0:
         stop = run_end(partial, start, end, &written)
-        if not written:
+        if one_by_one and not written:
+            rc = read_below(blob, partial.c, start, window + (start - first), stop - start)
+        if rc == 0 and not written:
             rc = device_pwrite(
                 blob.store.dev, window + (start - first), stop - start,
                 base_of(blob, partial) + start,
@@ -256,6 +269,10 @@ cdef int partial_complete(blob_t *blob, partial_t *partial) noexcept nogil:
 
 # -- many
 
+cdef bint is_lasting(int rc) noexcept nogil:
+    return rc != 0 and rc != -ENOMEM and rc != -ENOSPC
+
+
 cdef int complete_one(blob_t *blob, uint32_t c, uint32_t *cluster) noexcept nogil:
     """`cluster`: the device's, when it was completed here; 0 otherwise."""
     cdef pthread_mutex_t *stripe = &blob.stripe[c % STRIPES]
@@ -267,7 +284,16 @@ cdef int complete_one(blob_t *blob, uint32_t c, uint32_t *cluster) noexcept nogi
     partial = partial_find(blob, c)
     if partial != NULL:
         cluster[0] = partial.cluster
-        rc = partial_complete(blob, partial)
+        if load32(&blob.store.closed):
+            rc = -EBADF
+        elif load32(&blob.store.failed):
+            rc = -EIO
+        else:
+            rc = partial_complete(blob, partial)
+            if rc:
+                partial.error = rc
+            if is_lasting(rc):
+                store32(&blob.failed, <uint32_t> (-rc))
     pthread_mutex_unlock(stripe)
     gate_exit(&blob.store.gate, shard)
     return rc
@@ -324,7 +350,7 @@ cdef int blob_complete(blob_t *blob) noexcept nogil:
     return rc
 
 
-cdef int store_complete(store_t *store) noexcept nogil:
+cdef int store_complete(store_t *store, bint again) noexcept nogil:
     cdef blob_t **blobs = NULL
     cdef blob_t *blob
     cdef uint32_t count = 0
@@ -337,22 +363,21 @@ cdef int store_complete(store_t *store) noexcept nogil:
     pthread_mutex_lock(&store.commit_lock)
     blob = store.blobs
     while blob != NULL:
-        count += load32(&blob.partial_count) != 0
+        count += 1
         blob = blob.next
     # One more, so that an empty list is no lack of memory.
     blobs = <blob_t **> malloc((<uint64_t> count + 1) * sizeof(blob_t *))
-    i = 0
+    count = 0
     blob = store.blobs
-    while blobs != NULL and blob != NULL and i < count:
-        if load32(&blob.partial_count):
+    while blobs != NULL and blob != NULL:
+        if load32(&blob.partial_count) and (again or not load32(&blob.failed)):
             blob_get(blob)
-            blobs[i] = blob
-            i += 1
+            blobs[count] = blob
+            count += 1
         blob = blob.next
     pthread_mutex_unlock(&store.commit_lock)
     if blobs == NULL:
         return -ENOMEM
-    count = i
     for i in range(count):
         failed = blob_complete(blobs[i])
         if rc == 0:
@@ -376,8 +401,9 @@ cdef int end_stripe(blob_t *blob, uint32_t stripe) noexcept nogil:
     pthread_mutex_lock(&blob.stripe[stripe])
     while blob.partials[stripe] != NULL:
         partial = blob.partials[stripe]
-        rc = partial_complete(blob, partial)
-        if rc == -ENOMEM or rc == -ENOSPC:
+        # Not once more what has just failed: a broken device may take its time for that.
+        rc = partial.error if is_lasting(partial.error) else partial_complete(blob, partial)
+        if rc and not is_lasting(rc):
             break
         if rc:
             store32(&blob.failed, <uint32_t> (-rc))

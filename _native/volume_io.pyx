@@ -6,7 +6,7 @@ covers from the caller, the rest from the ancestors or with zeros - or, over a p
 partial until later (see partial_cluster.pxd). A reader sees the old content or the new.
 """
 
-from libc.errno cimport EBADF, EINVAL, EIO, ENODATA, ENOMEM, ENOSPC, EROFS
+from libc.errno cimport EBADF, EINVAL, EIO, ENODATA, ENOMEM, ENOSPC, EOPNOTSUPP, EROFS
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -290,10 +290,10 @@ cdef int fill_first(
 ) noexcept nogil:
     """The first bytes of a new cluster, with its stripe lock held: it is owned afterwards,
     complete or partial, unless there is an error."""
-    cdef int rc
+    cdef int rc = -EOPNOTSUPP
     if partial_is_worth_it(blob, c, length):
         rc = partial_begin(blob, c, new, start, data, length)
-    else:
+    if rc == -EOPNOTSUPP:
         rc = fill_new_cluster(blob, c, new, start, data, length)
         if rc == 0:
             map_set_own(blob, c, new)
@@ -580,14 +580,27 @@ cdef int blob_unmap(blob_t *blob, uint64_t offset, uint64_t length) noexcept nog
     return rc
 
 
+cdef int zero_partial(blob_t *blob, uint32_t c) noexcept nogil:
+    """Covers the cluster with zeros, if it is partial; its parent need not be read for that."""
+    cdef pthread_mutex_t *stripe = &blob.stripe[c % STRIPES]
+    cdef partial_t *partial
+    cdef int rc = 0
+    pthread_mutex_lock(stripe)
+    partial = partial_find(blob, c)
+    if partial != NULL:
+        rc = partial_write(blob, partial, 0, NULL, blob.store.cluster_size)
+    pthread_mutex_unlock(stripe)
+    return rc
+
+
 cdef int blob_unmap_cluster(blob_t *blob, uint32_t c) noexcept nogil:
     cdef uint64_t began = io_ticks()
     cdef uint64_t cluster_size = blob.store.cluster_size
-    cdef int rc = blob_complete_cluster(blob, c)
     cdef uint32_t shard = gate_enter(&blob.store.gate)
-    if rc == 0:
-        rc = check_range(blob, c * cluster_size, cluster_size, True)
+    cdef int rc = check_range(blob, c * cluster_size, cluster_size, True)
     cdef bint over_parent = blob.parent != NULL or blob.has_external
+    if rc == 0 and load32(&blob.partial_count):
+        rc = zero_partial(blob, c)
     if rc == 0 and (over_parent or not blob.thin) and map_own(blob, c):
         rc = write_owned(blob, map_own(blob, c), 0, NULL, cluster_size)
     gate_exit(&blob.store.gate, shard)
@@ -619,8 +632,11 @@ cdef int blob_fill(
     blob_t *blob, uint32_t c, uint32_t depth, bint zeros, bint *filled
 ) noexcept nogil:
     cdef uint32_t shard
-    cdef int rc
+    # What is partial is the blob's own already.
+    cdef int rc = blob_complete_cluster(blob, c) if c < blob.num_clusters else 0
     filled[0] = False
+    if rc:
+        return rc
     while True:
         shard = gate_enter(&blob.store.gate)
         rc = check_range(blob, c * <uint64_t> blob.store.cluster_size, 0, False)
@@ -651,9 +667,9 @@ cdef int blob_allocate(blob_t *blob, uint64_t offset, uint64_t length) noexcept 
 
 cdef int blob_flush(blob_t *blob) noexcept nogil:
     # First what the commit is to name. Of the others' errors their own flushes tell.
-    cdef int incomplete = note_lost_write(blob, blob_complete(blob))
+    cdef int incomplete = blob_complete(blob)
     cdef int rc
-    store_complete(blob.store)
+    store_complete(blob.store, False)
     rc = store_flush(blob.store)
     if rc == 0:
         rc = incomplete

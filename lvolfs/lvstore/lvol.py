@@ -192,8 +192,9 @@ class Lvol:
             raise self._explain(error, "allocate") from error
 
     def flush(self) -> None:
-        """Everything written to the store before the call is durable when it returns. Once a
-        write to this lvol was lost, it raises that error every time."""
+        """Everything written to the store before the call is durable when it returns, but what
+        flushes of another lvol raise an error for. Once a write to this lvol was lost, it raises
+        that error every time."""
         try:
             self._live().flush()
         except OSError as error:

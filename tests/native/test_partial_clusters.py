@@ -6,10 +6,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from lvolfs._native.blob import Blob
+from lvolfs._native.device import Device
 from lvolfs._native.engine import Engine
 
 from .conftest import CLUSTER, MakeEngine, take_snapshot, thin_blob
@@ -41,6 +43,12 @@ def bytes_read(blob: Blob) -> int:
 
 def bytes_written(blob: Blob) -> int:
     return blob.engine.device.counters["bytes_written"]
+
+
+def place_of(blob: Blob | None, c: int) -> int:
+    """Where on the device its own cluster `c` begins."""
+    assert blob is not None
+    return int.from_bytes(blob.clusters(c, 1), "little") * CLUSTER
 
 
 def test_a_small_write_copies_nothing_until_a_flush(blob: Blob) -> None:
@@ -205,7 +213,7 @@ def test_a_parent_that_cannot_be_read_fails_the_flush_of_its_clone_alone(blob: B
     other = thin_blob(blob.engine)
     blob.pwrite(b"x" * BLOCK, 0)
     other.pwrite(b"fine", 0)
-    lost = int.from_bytes(blob.parent.clusters(0, 1), "little") * CLUSTER
+    lost = place_of(blob.parent, 0)
     blob.engine.device.plant_fault("read", errno.EIO, offset=lost, length=CLUSTER)
     with pytest.raises(OSError, match="Input/output"):
         blob.flush()
@@ -223,7 +231,7 @@ def test_a_parent_that_cannot_be_read_fails_the_flush_of_its_clone_alone(blob: B
 
 def test_what_cannot_be_completed_holds_up_no_change_of_the_store(blob: Blob) -> None:
     blob.pwrite(b"x" * BLOCK, 0)
-    lost = int.from_bytes(blob.parent.clusters(0, 1), "little") * CLUSTER
+    lost = place_of(blob.parent, 0)
     blob.engine.device.plant_fault("read", errno.EIO, offset=lost, length=CLUSTER)
     free = blob.engine.free_clusters
     thin_blob(blob.engine)
@@ -234,6 +242,103 @@ def test_what_cannot_be_completed_holds_up_no_change_of_the_store(blob: Blob) ->
     assert blob.pread(CLUSTER, 0) == OLD
     with pytest.raises(OSError, match="Input/output"):
         blob.flush()
+
+
+def test_what_a_write_has_replaced_is_not_needed_from_the_parent(blob: Blob) -> None:
+    lost = place_of(blob.parent, 0) + 5 * BLOCK
+    blob.engine.device.plant_fault("read", errno.EIO, offset=lost, length=BLOCK)
+    blob.pwrite(b"y" * BLOCK, 5 * BLOCK)
+    blob.pwrite(b"x", 0)
+    blob.flush()
+    blob.engine.device.clear_faults()
+    expected = b"x" + OLD[1 : 5 * BLOCK] + b"y" * BLOCK + OLD[6 * BLOCK :]
+    assert blob.read_own_cluster(0) == expected
+
+
+def test_zeroing_a_whole_cluster_needs_nothing_of_the_parent(blob: Blob) -> None:
+    blob.engine.device.plant_fault(
+        "read", errno.EIO, offset=place_of(blob.parent, 0), length=CLUSTER
+    )
+    blob.pwrite(b"x" * BLOCK, BLOCK)
+    blob.unmap_cluster(0)
+    blob.flush()
+    assert blob.pread(CLUSTER, 0) == bytes(CLUSTER)
+
+
+def test_a_lost_write_is_not_tried_again_by_the_flushes_of_others(blob: Blob) -> None:
+    other = thin_blob(blob.engine)
+    blob.pwrite(b"x" * BLOCK, 0)
+    device = blob.engine.device
+    device.plant_fault("read", errno.EIO, offset=place_of(blob.parent, 0), length=CLUSTER)
+    with pytest.raises(OSError, match="Input/output"):
+        blob.flush()
+    before = device.injected_faults
+    for _ in range(3):
+        other.pwrite(b"fine", 0)
+        other.flush()
+    assert device.injected_faults == before
+    # A flush of the whole store, as closing it does, tries, and tells.
+    with pytest.raises(OSError, match="copied on write: Input/output"):
+        blob.engine.flush()
+    blob.engine.settle()
+    assert blob.owned() == []
+
+
+def test_a_hanging_external_parent_holds_up_no_flush_of_others(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Nothing of a chain over an external snapshot is put off."""
+    external = tmp_path / "external"
+    external.write_bytes(OLD * 4)
+    blob = thin_blob(engine, 4)
+    with engine.exclusive():
+        blob.set_external_parent(Device(str(external), read_only=True))
+    blob.pwrite(b"a", 0)
+    take_snapshot(engine, blob)
+    with engine.exclusive():
+        blob.parent.set_external_parent(Device(str(external), read_only=True, lock=False))
+    before = bytes_read(blob)
+    blob.pwrite(b"x", 1)
+    assert bytes_read(blob) == before + CLUSTER - 1
+    assert blob.pread(CLUSTER, 0) == b"ax" + OLD[2:]
+
+
+def test_filling_from_the_parent_counts_what_was_not_the_blobs_own(blob: Blob) -> None:
+    blob.pwrite(b"x", 0)
+    assert blob.fill_from_ancestors(0, 4, depth=1, zeros=False) == 3
+    assert blob.num_allocated_clusters == 4
+    assert blob.read_own_cluster(0) == b"x" + OLD[1:]
+
+
+def test_every_volume_is_complete_after_a_flush_whoever_writes_meanwhile(
+    make_engine: MakeEngine,
+) -> None:
+    engine = make_engine(clusters=400)
+    blobs = []
+    for _ in range(4):
+        blob = thin_blob(engine, 16)
+        blob.pwrite(OLD * 16, 0)
+        take_snapshot(engine, blob)
+        blobs.append(blob)
+    stop = threading.Event()
+
+    def write_elsewhere() -> None:
+        c = 0
+        while not stop.is_set() and c < 16:
+            blobs[-1].pwrite(b"y", c * CLUSTER)
+            c += 1
+
+    for c in range(16):
+        blobs[0].pwrite(b"x", c * CLUSTER)
+        thread = threading.Thread(target=write_elsewhere)
+        thread.start()
+        engine.flush()
+        stop.set()
+        thread.join()
+        stop.clear()
+        before = bytes_written(blobs[0])
+        assert blobs[0].fragmap()[c // 8] >> (c % 8) & 1
+        assert bytes_written(blobs[0]) == before
 
 
 def test_no_more_than_the_limit_is_put_off(make_engine: MakeEngine) -> None:
