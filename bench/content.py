@@ -20,18 +20,21 @@ class Content:
         start = number * _STEP % MIB
         return memoryview(self.pool)[start : start + MIB]
 
-    def fill(self, path: Path, size: int) -> None:
-        """The first `size` bytes of a file (made if it is not there), durable."""
-        self.write_blocks(path, range(size // MIB))
+    def fill(self, path: Path, size: int, piece: int = MIB) -> None:
+        """The first `size` bytes of a file (made if it is not there), durable, written by `piece`:
+        in what pieces a file was written decides for long what its page cache costs."""
+        self.write_blocks(path, range(size // MIB), piece)
 
-    def write_blocks(self, path: Path, numbers: Iterable[int]) -> None:
+    def write_blocks(self, path: Path, numbers: Iterable[int], piece: int = MIB) -> None:
         """The 1 MiB blocks with these numbers, durable."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             for number in numbers:
-                written = os.pwrite(descriptor, self.block(number), number * MIB)
-                if written != MIB:
-                    raise OSError(f"{path}: short write of {written} bytes at block {number}")
+                block = self.block(number)
+                for at in range(0, MIB, piece):
+                    written = os.pwrite(descriptor, block[at : at + piece], number * MIB + at)
+                    if written != piece:
+                        raise OSError(f"{path}: short write of {written} bytes at block {number}")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
