@@ -152,6 +152,13 @@ TARGETS: list[RatioTarget | LimitTarget] = [
     ),
     LimitTarget("shallow copy, tmpfs, new file", "copy.shallow.tmpfs", 3.5, "GiB/s", at_least=True),
     LimitTarget(
+        "shallow copy, tmpfs with huge pages, new file",
+        "copy.shallow.tmpfs-huge",
+        3.5,
+        "GiB/s",
+        at_least=True,
+    ),
+    LimitTarget(
         "shallow copy, tmpfs, over an existing file", "copy.over.tmpfs", 3.5, "GiB/s", at_least=True
     ),
     RatioTarget("delta rebuild, 1 % changed, vs full copy (dd)", "rebuild.1", "full copy", 30),

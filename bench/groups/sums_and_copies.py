@@ -1,4 +1,5 @@
-"""Registering checksums and shallow copies, in the page cache of a disk's file system, on tmpfs.
+"""Registering checksums and shallow copies, in the page cache of a disk's file system, on tmpfs
+with and without huge pages.
 
 Both are called in this process on an open store, as a daemon does. They are timed until the
 job is complete: a registration's table and a copy's destination are durable then. xxhsum reads
@@ -15,7 +16,7 @@ from pathlib import Path
 from bench.case import Case, Sample
 from bench.content import Content
 from bench.page_cache import kept_warm
-from bench.peers.block_files import STORE_PIECE, scratch_directory
+from bench.peers.block_files import STORE_PIECE, huge_tmpfs, scratch_directory
 from bench.processes import ProgramError, timed
 from bench.settings import GIB, MIB, Settings
 from lvolfs import Job, Lvol, Lvstore
@@ -30,12 +31,16 @@ PASSES = 2
 
 class Frozen:
     """A store that the fully written snapshot "frozen" nearly fills; with `plain`, the same bytes
-    and an eighth of them in plain files, too."""
+    and an eighth of them in plain files, too; with `huge_pages` on a tmpfs of its own that has
+    them."""
 
-    def __init__(self, parent: Path, size: int, *, plain: bool) -> None:
+    def __init__(
+        self, parent: Path, size: int, *, plain: bool = False, huge_pages: bool = False
+    ) -> None:
         self.parent = parent
         self.size = size
         self.plain = plain
+        self.huge_pages = huge_pages
         self.stack = contextlib.ExitStack()
         self.made: tuple[Lvol, Path] | None = None
 
@@ -48,6 +53,8 @@ class Frozen:
     def _make(self) -> tuple[Lvol, Path]:
         if self.made is None:
             directory = self.stack.enter_context(scratch_directory(self.parent))
+            if self.huge_pages:
+                self.stack.enter_context(huge_tmpfs(directory))
             content = Content()
             sources = [directory / "store"]
             if self.plain:
@@ -155,18 +162,20 @@ def sum_case(frozen: Frozen, place: str) -> Case:
 def copy_cases(frozen: Frozen, place: str) -> list[Case]:
     size = frozen.size
     every_eighth = range(0, size // MIB, 8)
+    in_memory = place != "file"
 
     def case(key: str, title: str, length: int, acts: dict[str, Callable[[], float]]) -> Case:
         """`acts`: what each contestant does to copy `length` bytes, and the seconds it took."""
 
         def measure(name: str) -> Sample:
-            seconds = fastest(acts[name], 5 if place == "tmpfs" else 2)
+            seconds = fastest(acts[name], 5 if in_memory else 2)
             return {"value": length / seconds / GIB, "seconds": seconds}
 
         # Copies on a disk's file system take seconds, most of them to flush.
-        most = {} if place == "tmpfs" else dict.fromkeys(acts, 3)
+        most = {} if in_memory else dict.fromkeys(acts, 3)
+        name = place.replace(" with huge pages", "-huge")
         return Case(
-            f"copy.{key}.{place}", f"{title}, {place}", "GiB/s", tuple(acts), measure, rounds=most
+            f"copy.{key}.{name}", f"{title}, {place}", "GiB/s", tuple(acts), measure, rounds=most
         )
 
     return [
@@ -214,7 +223,10 @@ def open_group(settings: Settings) -> Iterator[list[Case]]:
             ("file", settings.directory, size),
             ("tmpfs", TMPFS, size // 4),
         ):
-            summed = stack.enter_context(Frozen(parent, 4 * size, plain=False))
-            cases.append(sum_case(summed, place))
+            cases.append(sum_case(stack.enter_context(Frozen(parent, 4 * size)), place))
             cases += copy_cases(stack.enter_context(Frozen(parent, copied, plain=True)), place)
+        huge = stack.enter_context(
+            Frozen(settings.directory, size // 4, plain=True, huge_pages=True)
+        )
+        cases += copy_cases(huge, "tmpfs with huge pages")
         yield cases

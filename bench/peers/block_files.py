@@ -206,6 +206,16 @@ def loop_file_system(image: Path, size: int, *mkfs: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def huge_tmpfs(directory: Path) -> Iterator[None]:
+    """A tmpfs whose files are made of huge pages, mounted over an empty directory."""
+    execute("mount", "-t", "tmpfs", "-o", "huge=within_size", "lvolfs-bench", directory)
+    try:
+        yield
+    finally:
+        unmount(directory)
+
+
+@contextlib.contextmanager
 def xfs_file(content: Path, directory: Path) -> Iterator[Path]:
     """A reflink of another file, as a clone is one, on XFS on a loop device."""
     size = max(5 * content.stat().st_size // 2, 768 * MIB)
