@@ -19,6 +19,8 @@ README_ROWS = (
     ("4 KiB random read, QD32", "fio.randread.4k.qd32.libaio.direct"),
     ("4 KiB random overwrite, QD32", "fio.randwrite.4k.qd32.libaio.direct"),
     ("4 KiB random read, QD1", "fio.randread.4k.qd1.psync.direct"),
+    ("4 KiB first writes, one in each cluster of a clone (COW), QD32", "first.cow.each"),
+    ("the same with fsync", "first.cow.durable"),
     ("4 KiB random writes that fill a clone (COW)", "first.cow.fill"),
     ("replica, 1 % changed", "rebuild.1"),
     ("replica, 5 % changed", "rebuild.5"),
