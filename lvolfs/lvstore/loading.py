@@ -15,6 +15,7 @@ from lvolfs.blobstore.descriptors import DataReadOnly, MetadataReadOnly
 from lvolfs.blobstore.extents import allocated, joined
 from lvolfs.blobstore.interrupted import Interrupted, find_interrupted, repair_in_memory
 from lvolfs.blobstore.masks import bits_set
+from lvolfs.blobstore.metadata_page import root_index
 from lvolfs.blobstore.ownership import Ownership, find_owners
 from lvolfs.blobstore.superblock import Superblock
 
@@ -158,9 +159,9 @@ def _reserve_for_damaged(engine: Engine, contents: StoreContents) -> None:
     for stored in damaged:
         engine.mark_pages(stored.pages)
         parent_id = stored.link("SNAP")
-        if parent_id is not None:
+        if parent_id is not None and root_index(parent_id) < engine.md_len:
             # A new blob there would have the id of a missing parent, and pass for it.
-            engine.mark_pages(p for p in (parent_id & 0xFFFFFFFF,) if p < engine.md_len)
+            engine.mark_pages([root_index(parent_id)])
         engine.mark_clusters(c for _, c in allocated(stored.clusters) if c < total)
     for clusters in joined((first, count) for b in damaged for _, first, count in b.runs):
         engine.mark_clusters(clusters)
