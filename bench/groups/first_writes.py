@@ -21,6 +21,7 @@ from bench.case import Case, Sample
 from bench.content import Content
 from bench.page_cache import warm
 from bench.peers.block_files import (
+    flush,
     loop_file_system,
     mounted_store,
     qcow2_export,
@@ -185,6 +186,8 @@ def make_case(
                 log=log,
                 size=None if log else min(size, 256 * MIB),
             )
+            # Not timed: what one wrote does not go to the disk during the next sample.
+            flush(path)
             return sample | {"value": sample["iops"]}
 
         return fastest_of_new(files, contestant, size, write, clone=clone)
