@@ -313,7 +313,7 @@ def test_filling_from_the_parent_counts_what_was_not_the_blobs_own(blob: Blob) -
 def test_every_volume_is_complete_after_a_flush_whoever_writes_meanwhile(
     make_engine: MakeEngine,
 ) -> None:
-    engine = make_engine(clusters=400)
+    engine = make_engine(clusters=800)
     blobs = []
     for _ in range(4):
         blob = thin_blob(engine, 16)
@@ -329,6 +329,8 @@ def test_every_volume_is_complete_after_a_flush_whoever_writes_meanwhile(
             c += 1
 
     for c in range(16):
+        # So that the other writer has clusters to begin in every turn.
+        take_snapshot(engine, blobs[-1])
         blobs[0].pwrite(b"x", c * CLUSTER)
         thread = threading.Thread(target=write_elsewhere)
         thread.start()
