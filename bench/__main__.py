@@ -103,10 +103,7 @@ def measure(
                 limited = [c for case in chosen if (c := case.limited_to(peers))]
                 found |= {contestant for case in limited for contestant in case.contestants}
                 if options.list:
-                    for case in limited:
-                        if case.key not in outcomes:
-                            outcomes[case.key] = case.outcome()
-                            print(f"{case.key}  {','.join(case.contestants)}")
+                    outcomes |= {c.key: c.outcome() for c in limited if c.key not in outcomes}
                 elif limited:
                     rounds.run(limited, settings.rounds, say, outcomes, clock=clock, taken=save)
         except (OSError, ProgramError) as error:
@@ -158,6 +155,7 @@ def main() -> int:
     outcomes: dict[str, Outcome] = {}
     if options.list:
         measure(options, settings, say, outcomes, clock=rounds.Clock(0))
+        print("\n".join(f"{case.key}  {','.join(case.samples)}" for case in outcomes.values()))
         return 0
     run = machine.Run(settings, force=options.force)
     # Users' Python keeps compiled modules; starting without them takes twice as long.

@@ -72,7 +72,13 @@ class Outcome:
 
     def ratio(self, contestant: str, against: str, figure: str = "value") -> float | None:
         """How many times better `contestant` is, by medians; 2.0 is twice as good."""
-        mine, others = self.median(contestant, figure), self.median(against, figure)
+        return self.ratio_to(contestant, self, against, figure)
+
+    def ratio_to(
+        self, contestant: str, other: "Outcome", against: str, figure: str = "value"
+    ) -> float | None:
+        """The same, of `against` in another case with the same unit."""
+        mine, others = self.median(contestant, figure), other.median(against, figure)
         if not mine or not others:
             return None
         return mine / others if self.better == "more" else others / mine

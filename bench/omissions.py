@@ -16,6 +16,13 @@ def bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def above(row: Row) -> str:
+    """How far the ceiling of a missed row is."""
+    if row.ceiling is None:
+        return ""
+    return f"; `{row.ceiling_name}`, which does less, has {report.amount(row.ceiling, row.unit)}"
+
+
 def below_targets(rows: Iterable[Row]) -> str:
     missed = []
     for row in rows:
@@ -25,8 +32,8 @@ def below_targets(rows: Iterable[Row]) -> str:
                 False: "; no round reaches it",
                 None: "",
             }[row.reached]
-            _, _, measured, *_ = report.target_cells(row)
-            missed.append(f"{row.title}: {measured}, target {row.target}{best}")
+            measured = report.amount(row.measured, row.unit)
+            missed.append(f"{row.title}: {measured}, target {row.target}{best}{above(row)}")
     if not missed:
         return "Every row that was measured meets its target."
     return "Below their targets in this run:\n\n" + bullets(missed)

@@ -77,7 +77,7 @@ def performance_page(found: dict[str, Any], drawn: list[str], whole: Mapping[str
     return "\n\n".join(
         [
             machine_lines(found),
-            markdown(report.TARGET_HEADER, rows, {1, 2, 3}),
+            markdown(report.TARGET_HEADER, rows, report.TARGET_RIGHT),
             omissions.below_targets(judge(outcomes)),
             omissions.left_out(outcomes, whole, found["slices"]),
             pictures,
@@ -97,7 +97,8 @@ def readme_table(outcomes: Mapping[str, Outcome]) -> str:
         others = [
             f"{name} {report.figure(other)}"
             for name in case.samples
-            if name not in ("lvolfs", "raw", "disk") and (other := case.median(name)) is not None
+            if name not in ("lvolfs", "raw", "disk", "bare")
+            and (other := case.median(name)) is not None
         ]
         rows.append([title, case.unit, report.figure(median), ", ".join(others)])
     return markdown(["work", "unit", "lvolfs", "others"], rows, {2})

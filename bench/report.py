@@ -25,14 +25,23 @@ def verdict(row: Row) -> str:
     return {True: "yes", False: "NO", None: "not measured"}[row.met]
 
 
+def amount(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{figure(value)} {unit}".replace(" x", "x")
+
+
 def target_cells(row: Row) -> list[str]:
-    measured = (
-        "" if row.measured is None else f"{figure(row.measured)} {row.unit}".replace(" x", "x")
-    )
-    return [row.title, row.target, measured, span(row.spread), verdict(row)]
+    return [
+        row.title,
+        row.target,
+        amount(row.measured, row.unit),
+        span(row.spread),
+        amount(row.ceiling, row.unit),
+        verdict(row),
+    ]
 
 
-TARGET_HEADER = ["work", "target", "measured", "range", "met"]
+TARGET_HEADER = ["work", "target", "measured", "range", "ceiling", "met"]
+TARGET_RIGHT = {1, 2, 3, 4}
 CASE_HEADER = ["case", "unit", "contestant", "median", "range", "samples", "lvolfs ratio"]
 CASE_RIGHT = {3, 4, 5, 6}
 
@@ -68,7 +77,7 @@ def grid(title: str, header: list[str], rows: Iterable[list[str]], right: set[in
 
 def target_table(outcomes: Mapping[str, Outcome]) -> Table:
     rows = [target_cells(row) for row in judge(outcomes) if row.measured is not None]
-    return grid("ratios of medians, and their targets", TARGET_HEADER, rows, {1, 2, 3})
+    return grid("ratios of medians, and their targets", TARGET_HEADER, rows, TARGET_RIGHT)
 
 
 def case_table(outcomes: Mapping[str, Outcome]) -> Table:

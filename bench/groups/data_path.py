@@ -11,7 +11,7 @@ from bench.settings import Settings
 
 URING = ("lvolfs-uring",) if ALLOW_URING.exists() else ()
 """Where the kernel has FUSE over io_uring."""
-JUDGED = ("lvolfs", "flat-lane", "qcow2", "pyfuse3")
+JUDGED = ("lvolfs", "flat-lane", "bare", "qcow2", "pyfuse3")
 WITHOUT_TARGET = ("raw", "nbdfuse", "xfs")
 ALL = (*JUDGED, *WITHOUT_TARGET)
 MAIN = ("lvolfs", "flat-lane", "raw", "qcow2")

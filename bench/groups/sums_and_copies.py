@@ -9,6 +9,7 @@ file, and its copy is flushed, too.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,6 +135,18 @@ def dd(frozen: Frozen) -> float:
     return timed("dd", f"if={source}", f"of={target}", "bs=1M", "conv=notrunc,fsync", "status=none")
 
 
+def plain_write(frozen: Frozen) -> float:
+    """One thread, the same 1 MiB again and again into a new file, flushed: no copy into it can be
+    faster that has to fetch its data first."""
+    block = Content().block(0)
+    start = time.monotonic()
+    with (frozen.directory / "plain-write").open("wb", buffering=0) as file:
+        for _ in range(frozen.size // MIB):
+            file.write(block)
+        os.fsync(file.fileno())
+    return time.monotonic() - start
+
+
 def fastest(act: Callable[[], float], passes: int) -> float:
     """The shortest time of some passes, each of which writes a new file.
 
@@ -186,6 +199,7 @@ def copy_cases(frozen: Frozen, place: str) -> list[Case]:
             {
                 "lvolfs": lambda: copy(frozen, None),
                 "cp --sparse=always": lambda: cp(frozen, "plain"),
+                "plain write": lambda: plain_write(frozen),
             },
         ),
         case(

@@ -15,6 +15,7 @@ from bench.processes import LVOLFS, ProgramError, daemon, execute, lvolfs, mount
 from bench.settings import MIB
 
 ROOT = Path(__file__).parents[2]
+BARE_SOURCE = Path(__file__).with_name("bare_fuse.c")
 ALLOW_URING = Path("/sys/module/fuse/parameters/enable_uring")
 
 
@@ -130,6 +131,27 @@ def python_peer(name: str, content: Path, directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def bare_fuse(content: Path, directory: Path) -> Iterator[Path]:
+    """No file at all: as many threads as lvolfs has answer requests, and do nothing."""
+    program, mountpoint = directory / "bare_fuse", directory / "bare"
+    flags = execute("pkg-config", "--cflags", "--libs", "fuse3").split()
+    execute("gcc", "-O2", "-pthread", "-o", program, BARE_SOURCE, *flags)
+    mountpoint.mkdir()
+    path = mountpoint / "flat"
+    threads = max(4, 2 * (os.cpu_count() or 1))
+    with daemon(
+        program,
+        str(content.stat().st_size),
+        str(threads),
+        mountpoint,
+        ready=lambda: mounted(mountpoint) and path.exists(),
+        end=lambda: unmount(mountpoint),
+    ):
+        yield path
+    mountpoint.rmdir()
+
+
+@contextlib.contextmanager
 def qcow2_export(image: Path, *, aio: str = "threads") -> Iterator[Path]:
     """A qcow2 image as a file, by qemu-storage-daemon's FUSE export.
 
@@ -232,6 +254,7 @@ def xfs_file(content: Path, directory: Path) -> Iterator[Path]:
 FILES: dict[str, Callable[[Path, Path], contextlib.AbstractContextManager[Path]]] = {
     "lvolfs": lvolfs_volume,
     "lvolfs-uring": lvolfs_uring,
+    "bare": bare_fuse,
     "flat-lane": partial(python_peer, "flat_lane"),
     "raw": raw_file,
     "disk": raw_file,

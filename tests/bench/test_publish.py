@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import groups, omissions, publish, results, targets
+from bench import groups, omissions, publish, report, results, targets
 from bench.case import Outcome
 from bench.groups.rebuild.plain_files import literal_bytes
 from bench.processes import ProgramError
@@ -111,10 +111,37 @@ def test_missed_targets_are_said():
     assert said.endswith("- reading: 3x, target ≥ 4x; no round reaches it")
 
 
+def test_how_far_a_missed_row_could_get_at_all_is_said():
+    samples = {name: [{"value": v}] for name, v in {"lvolfs": 30, "bare": 35, "peer": 10}.items()}
+    found = {"k": Outcome("k", "t", "IOPS", "more", samples)}
+    ratio = targets.RatioTarget("reading", "k", "peer", 4.0, ceiling="bare").judge(found)
+    limit = targets.LimitTarget("rate", "k", 40, "IOPS", at_least=True, ceiling="bare").judge(found)
+    said = omissions.below_targets([ratio, limit])
+    assert (
+        "- reading: 3x, target ≥ 4x; no round reaches it; `bare`, which does less, has 3.5x" in said
+    )
+    assert said.endswith("`bare`, which does less, has 35 IOPS")
+    assert "| reading | ≥ 4x | 3x | 3 - 3 | 3.5x | NO |" in publish.markdown(
+        report.TARGET_HEADER, [report.target_cells(ratio)], report.TARGET_RIGHT
+    )
+
+
+def test_the_ceiling_of_a_row_over_two_cases_is_against_the_other_case():
+    one = Outcome("one", "t", "IOPS", "more", {"lvolfs": [{"value": 10}], "bare": [{"value": 12}]})
+    four = Outcome(
+        "four", "t", "IOPS", "more", {"lvolfs": [{"value": 22}], "bare": [{"value": 24}]}
+    )
+    row = targets.RatioTarget(
+        "4 vs 1", "four", "lvolfs", 2.5, against_key="one", ceiling="bare"
+    ).judge({"one": one, "four": four})
+    assert (row.measured, row.ceiling) == (2.2, 2.4)
+
+
 def test_every_target_is_of_something_that_a_whole_run_measures(tmp_path):
     whole = groups.catalogue(Settings.of(tmp_path))
     for target in targets.TARGETS:
         assert target.contestant in whole[target.key].samples, target.title
+        assert target.ceiling is None or target.ceiling in whole[target.key].samples, target.title
         if isinstance(target, targets.RatioTarget):
             assert target.against in whole[target.against_key or target.key].samples, target.title
     assert list(tmp_path.iterdir()) == []
