@@ -43,15 +43,12 @@ from lvolfs._native.sync cimport (
     pthread_mutex_lock,
     pthread_mutex_unlock,
 )
-from lvolfs._native.volume_io cimport (
+from lvolfs._native.volume_io cimport blob_flush, blob_read, blob_read_own, blob_write
+from lvolfs._native.volume_space cimport (
     blob_allocate,
     blob_fill,
-    blob_flush,
-    blob_read,
-    blob_read_own,
     blob_unmap,
     blob_unmap_cluster,
-    blob_write,
     blob_write_zeroes,
 )
 

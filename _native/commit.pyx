@@ -37,6 +37,7 @@ from lvolfs._native.faults cimport (
     FAULT_STALE_CRC,
 )
 from lvolfs._native.metadata cimport MD_PAGE, crc32c, page_offset
+from lvolfs._native.partial_cluster cimport partials_drop
 from lvolfs._native.sync cimport (
     load32,
     pthread_cond_broadcast,
@@ -399,6 +400,7 @@ cdef int commit_destroy(blob_t *blob) noexcept nogil:
         zero_and_release_page(store, blob.chain[i])
     for i in range(blob.num_extents):
         defer_extent(store, blob.extents[i])
+    partials_drop(blob)
     # Requests through handles that are still open find an empty blob.
     store32(&blob.num_clusters, 0)
     blob.num_extents = 0

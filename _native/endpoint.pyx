@@ -16,9 +16,8 @@ from lvolfs._native.nbd cimport (
     NbdTarget, nbd_target_flush, nbd_target_read, nbd_target_write, nbd_target_zero,
 )
 from lvolfs._native.sync cimport gate_enter, gate_exit, gate_t
-from lvolfs._native.volume_io cimport (
-    blob_flush, blob_read, blob_unmap, blob_unmap_cluster, blob_write,
-)
+from lvolfs._native.volume_io cimport blob_flush, blob_read, blob_write
+from lvolfs._native.volume_space cimport blob_unmap, blob_unmap_cluster
 
 cdef extern from "<fcntl.h>" nogil:
     int FALLOC_FL_KEEP_SIZE

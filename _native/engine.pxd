@@ -12,4 +12,5 @@ cdef class Engine:
 
     cdef store_t *_open(self) except NULL
     cdef Blob _wrap(self, blob_t *blob)
+    cdef int _complete(self) except? -1
     cdef _raise_for(self, int rc, str what)

@@ -114,9 +114,11 @@ class Engine:
         """
 
     # -- changes; between enter and exit of exclusive() only, except flush
-    def exclusive(self) -> AbstractContextManager[None]:
+    def exclusive(self, doomed: Blob | None = None) -> AbstractContextManager[None]:
         """No data request is inside, no commit runs. Flushes first, so that what is under
-        way inside is only the change itself. Not reentrant; other Python threads may wait."""
+        way inside is only the change itself. Not reentrant; other Python threads may wait.
+        `doomed` is about to be destroyed: clusters of it that are being copied on write are not
+        completed for that, and are as they were should it not be destroyed."""
     def create_blob(self, num_clusters: int, *, thin: bool, head: Bytes) -> Blob:
         """A new blob in memory: claims the lowest free page as its id, and clusters if thick
         (zeroed). OSError(ENOSPC) leaves nothing claimed. Persist it to make it exist."""

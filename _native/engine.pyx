@@ -83,25 +83,28 @@ cdef enum:
 cdef class _Exclusive:
     """What Engine.exclusive() returns."""
     cdef Engine engine
+    cdef Blob doomed
 
-    def __cinit__(self, Engine engine):
+    def __cinit__(self, Engine engine, Blob doomed):
         self.engine = engine
+        self.doomed = doomed
 
     def __enter__(self):
         cdef store_t *store = self.engine._open()
+        cdef blob_t *doomed = NULL if self.doomed is None else self.doomed.raw
         cdef int rc
         if gate_is_mine(&store.gate):
             raise RuntimeError("Engine.exclusive() is not reentrant")
         with nogil:
             # The long part, data of seconds, goes before the gate is closed.
             partials_hold(store)
-            rc = store_complete(store, True)
+            rc = store_complete(store, True, doomed)
             if rc != -ENOMEM and rc != -ENOSPC:
                 rc = store_flush(store)
             if rc == 0:
                 pthread_mutex_lock(&store.commit_lock)
                 gate_close(&store.gate)
-                rc = partials_end(store)
+                rc = partials_end(store, doomed)
                 if rc == 0:
                     rc = commit_locked(store)
                 if rc:
@@ -406,8 +409,8 @@ cdef class Engine:
 
     # -- changes
 
-    def exclusive(self):
-        return _Exclusive(self)
+    def exclusive(self, Blob doomed=None):
+        return _Exclusive(self, doomed)
 
     def create_blob(self, uint32_t num_clusters, *, bint thin, head):
         self._require_exclusive()
@@ -478,13 +481,18 @@ cdef class Engine:
         store.super_marked_dirty = not clean
 
     def flush(self):
-        cdef store_t *store = self._open()
-        cdef int incomplete = 0
-        if not gate_is_mine(&store.gate):
-            with nogil:
-                incomplete = store_complete(store, True)
+        cdef int incomplete = self._complete()
         self._commit()
         self._raise_for(incomplete, "flush of clusters that are copied on write")
+
+    cdef int _complete(self) except? -1:
+        """What is copied on write; 0 or -errno. Whoever has the gate has nothing to complete."""
+        cdef store_t *store = self._open()
+        cdef int rc = 0
+        if not gate_is_mine(&store.gate):
+            with nogil:
+                rc = store_complete(store, True, NULL)
+        return rc
 
     def _commit(self):
         cdef store_t *store = self._open()
@@ -497,9 +505,7 @@ cdef class Engine:
     def settle(self):
         """Flushes, and waits until everything freed so far can be used again. A cluster that
         cannot be completed is no error here."""
-        if not gate_is_mine(&self._open().gate):
-            with nogil:
-                store_complete(self.store, True)
+        self._complete()
         self._commit()
         with nogil:
             store_settle(self.store)

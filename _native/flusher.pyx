@@ -48,7 +48,7 @@ cdef void *flusher_run(void *argument) noexcept nogil:
         began = seconds_now()
         # An error is kept by the store or leaves it dirty, or a cluster partial: the next flush
         # reports it.
-        store_complete(store, False)
+        store_complete(store, False, NULL)
         store_flush(store)
         wait = min(
             max(interval, (seconds_now() - began) * FLUSHER_SHARE), interval * FLUSHER_PATIENCE

@@ -9,9 +9,8 @@ from lvolfs._native.cluster_map cimport blob_size, map_seek
 from lvolfs._native.device cimport device_flush, device_pread, device_pwrite, device_zero
 from lvolfs._native.fuse_protocol cimport *
 from lvolfs._native.sync cimport add32, add64, cas_pointer, load64, load_pointer, sub32
-from lvolfs._native.volume_io cimport (
-    blob_allocate, blob_flush, blob_read, blob_unmap, blob_write, blob_write_zeroes,
-)
+from lvolfs._native.volume_io cimport blob_flush, blob_read, blob_write
+from lvolfs._native.volume_space cimport blob_allocate, blob_unmap, blob_write_zeroes
 
 cdef extern from "<fcntl.h>" nogil:
     enum:

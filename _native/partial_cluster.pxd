@@ -4,7 +4,8 @@ The first write to a cluster over a parent's data puts its bytes into a new devi
 the blocks that it does not cover go on showing the parent. Such a cluster is partial: the blob
 has it, but no map names it, so neither a commit nor anybody who reads maps knows of it. It is
 completed - what is missing is copied, then it is named in the map - by any flush of the store,
-before any change of a chain, and by the flusher; at once when writes have covered all of it.
+before any change of a chain, and by the flusher; at once when writes have covered all of it. Only
+those of a volume that is being deleted are dropped instead.
 
 A partial cluster is in its blob's list, which the cluster's stripe lock guards, as it does the
 change of the map. `blob.partial_count` is looked at before the map: whoever sees 0 there finds
@@ -43,13 +44,16 @@ cdef int partial_complete(blob_t *blob, partial_t *partial) noexcept nogil
 cdef int blob_complete_cluster(blob_t *blob, uint32_t c) noexcept nogil
 # Completes all that are partial when it is called.
 cdef int blob_complete(blob_t *blob) noexcept nogil
-# The same for all blobs, with `again` also those that have failed; commit_lock is not held.
-cdef int store_complete(store_t *store, bint again) noexcept nogil
+# The same for all blobs but `spared` (or NULL), with `again` also those that have failed;
+# commit_lock is not held.
+cdef int store_complete(store_t *store, bint again, blob_t *spared) noexcept nogil
 
 # No new partial cluster comes to be until they are allowed again; calls nest.
 cdef void partials_hold(store_t *store) noexcept nogil
 cdef void partials_allow(store_t *store) noexcept nogil
-# Afterwards there are none, or no memory or space for that (-ENOMEM, -ENOSPC): with the gate
-# closed and commit_lock held. Anything else that keeps a cluster from being completed loses what
+# With the gate closed and commit_lock held, this and the next. Afterwards there are none, other
+# than those of `spared` (or NULL), or no memory or space for that (-ENOMEM, -ENOSPC). Anything else that keeps a cluster from being completed loses what
 # was written to it, as a write that the device refused: every later flush of its blob says so.
-cdef int partials_end(store_t *store) noexcept nogil
+cdef int partials_end(store_t *store, blob_t *spared) noexcept nogil
+# Of a blob that is no more: nothing is copied, the device's clusters are free.
+cdef void partials_drop(blob_t *blob) noexcept nogil

@@ -111,6 +111,12 @@ cdef void give_up(blob_t *blob, partial_t *partial) noexcept nogil:
     unlink_and_free(blob, partial)
 
 
+cdef void give_back(blob_t *blob, partial_t *partial) noexcept nogil:
+    # No map has named it: it can be taken again at once.
+    allocator_release(&blob.store.clusters, partial.cluster)
+    give_up(blob, partial)
+
+
 # -- one cluster
 
 cdef bint partial_is_worth_it(blob_t *blob, uint32_t c, uint64_t length) noexcept nogil:
@@ -350,7 +356,7 @@ cdef int blob_complete(blob_t *blob) noexcept nogil:
     return rc
 
 
-cdef int store_complete(store_t *store, bint again) noexcept nogil:
+cdef int store_complete(store_t *store, bint again, blob_t *spared) noexcept nogil:
     cdef blob_t **blobs = NULL
     cdef blob_t *blob
     cdef uint32_t count = 0
@@ -370,7 +376,8 @@ cdef int store_complete(store_t *store, bint again) noexcept nogil:
     count = 0
     blob = store.blobs
     while blobs != NULL and blob != NULL:
-        if load32(&blob.partial_count) and (again or not load32(&blob.failed)):
+        if (blob != spared and load32(&blob.partial_count)
+                and (again or not load32(&blob.failed))):
             blob_get(blob)
             blobs[count] = blob
             count += 1
@@ -407,21 +414,29 @@ cdef int end_stripe(blob_t *blob, uint32_t stripe) noexcept nogil:
             break
         if rc:
             store32(&blob.failed, <uint32_t> (-rc))
-            allocator_release(&blob.store.clusters, partial.cluster)
-            give_up(blob, partial)
+            give_back(blob, partial)
             rc = 0
     pthread_mutex_unlock(&blob.stripe[stripe])
     return rc
 
 
-cdef int partials_end(store_t *store) noexcept nogil:
+cdef int partials_end(store_t *store, blob_t *spared) noexcept nogil:
     cdef blob_t *blob = store.blobs
     cdef uint32_t stripe
     cdef int rc = 0
     while blob != NULL and load32(&store.partial_clusters):
-        for stripe in range(STRIPES if load32(&blob.partial_count) else 0):
+        for stripe in range(STRIPES if blob != spared and load32(&blob.partial_count) else 0):
             rc = end_stripe(blob, stripe)
             if rc:
                 return rc
         blob = blob.next
     return 0
+
+
+cdef void partials_drop(blob_t *blob) noexcept nogil:
+    cdef uint32_t stripe
+    for stripe in range(STRIPES if load32(&blob.partial_count) else 0):
+        pthread_mutex_lock(&blob.stripe[stripe])
+        while blob.partials[stripe] != NULL:
+            give_back(blob, blob.partials[stripe])
+        pthread_mutex_unlock(&blob.stripe[stripe])

@@ -164,7 +164,7 @@ def delete(lvol: Lvol) -> None:
             clone.check_idle()
             clone.check_metadata_writable()
             lvol.check_metadata_writable()
-        with store.engine.exclusive():
+        with store.engine.exclusive(doomed=lvol.blob):
             if clone is not None:
                 try:
                     keep_zeros_behind_parent(clone)

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,48 @@ def test_a_flush_completes_the_clusters_of_every_volume(blob: Blob) -> None:
     blob.flush()
     assert not blob.engine.dirty
     assert other.read_own_cluster(0) == b"y" + OLD[1:]
+
+
+def clone_and_volume_with_partial_clusters(engine: Engine) -> tuple[Blob, Blob]:
+    doomed, kept = thin_blob(engine), thin_blob(engine)
+    for blob in (doomed, kept):
+        blob.pwrite(OLD * 2, 0)
+        take_snapshot(engine, blob)
+    engine.flush()
+    for blob in (doomed, kept):
+        blob.pwrite(b"new!" * 1024, BLOCK)
+    return doomed, kept
+
+
+def test_deleting_a_volume_copies_nothing_for_it(engine: Engine) -> None:
+    doomed, kept = clone_and_volume_with_partial_clusters(engine)
+    free, read = engine.free_clusters, bytes_read(kept)
+    with engine.exclusive(doomed=doomed):
+        engine.destroy(doomed)
+    assert bytes_read(kept) == read + CLUSTER  # the other volume's
+    assert engine.free_clusters == free + 1
+    assert not engine.dirty
+    assert kept.pread(CLUSTER, 0) == OLD[:BLOCK] + b"new!" * 1024 + OLD[2 * BLOCK :]
+
+
+def test_a_volume_that_was_not_deleted_after_all_has_its_last_writes(engine: Engine) -> None:
+    doomed, _ = clone_and_volume_with_partial_clusters(engine)
+    with suppress(ZeroDivisionError), engine.exclusive(doomed=doomed):
+        1 // 0
+    assert engine.dirty
+    doomed.flush()
+    assert not engine.dirty
+    assert doomed.pread(CLUSTER, 0) == OLD[:BLOCK] + b"new!" * 1024 + OLD[2 * BLOCK :]
+
+
+def test_a_volume_whose_parent_is_lost_can_be_deleted(blob: Blob) -> None:
+    engine = blob.engine
+    blob.pwrite(b"new!" * 1024, BLOCK)
+    lost = place_of(blob.parent, 0)
+    engine.device.plant_fault("read", errno.EIO, offset=lost, length=CLUSTER)
+    with engine.exclusive(doomed=blob):
+        engine.destroy(blob)
+    engine.flush()
 
 
 def test_a_full_store_refuses_the_write_itself(make_engine: MakeEngine) -> None:
