@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lvolfs._native.allocator cimport allocator_t
 from lvolfs._native.device cimport device_t
+from lvolfs._native.fresh_clusters cimport fresh_t
 from lvolfs._native.io_stats cimport io_stats_t
 from lvolfs._native.sync cimport (
     gate_t,
@@ -83,6 +84,7 @@ ctypedef struct store_t:
     bint flusher_runs
     double flusher_interval
     pthread_cond_t flusher_wake
+    fresh_t fresh
     blob_t *blobs               # list; changes only under commit_lock
 
 

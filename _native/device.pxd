@@ -21,6 +21,7 @@ ctypedef struct device_t:
     uint32_t block_size    # logical block of the device; 512 for a regular file
     uint64_t size          # bytes
     uint64_t write_piece   # bytes of one write(2); longer requests are cut
+    bint slow_holes        # writes into holes take longer than into reserved space
     uint64_t needed        # of them, by the store that is on it; 0: all
     uint64_t reads         # counters, relaxed atomics; no times, which would cost more
     uint64_t bytes_read
@@ -49,6 +50,10 @@ cdef int device_pwrite_page(device_t *dev, const void *page, uint64_t offset) no
 # Space of the host for the range, which reads as zeros where nothing was. -ENOSPC; 0 also where
 # there is no such thing.
 cdef int device_reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
+# The same as a mere advance: what comes of it is not counted among the errors.
+cdef int device_try_reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
+# Bytes that the host's file system has left for this process; 0 where that cannot be told.
+cdef uint64_t device_room(device_t *dev) noexcept nogil
 # Whether it is sure, after device_reserve, that there will be room: a block device has its blocks.
 cdef bint device_can_reserve(device_t *dev) noexcept nogil
 cdef int device_flush(device_t *dev) noexcept nogil

@@ -34,7 +34,7 @@ from lvolfs._native.write_log cimport (
     write_log_open,
     write_log_unlock,
 )
-from lvolfs._native.write_piece cimport write_piece
+from lvolfs._native.write_piece cimport is_on_ext4, write_piece
 
 
 cdef extern from "<unistd.h>" nogil:
@@ -60,6 +60,12 @@ cdef extern from "<linux/fs.h>" nogil:
         BLKDISCARD
         BLKGETSIZE64
         BLKSSZGET
+
+cdef extern from "<sys/statvfs.h>" nogil:
+    struct statvfs:
+        unsigned long f_frsize
+        uint64_t f_bavail
+    int fstatvfs(int fd, statvfs *found)
 
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, void *argument)
@@ -208,7 +214,7 @@ cdef int device_pwrite_page(device_t *dev, const void *page, uint64_t offset) no
     return rc
 
 
-cdef int reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
+cdef int device_try_reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
     """-ENOSPC when the host is full; 0 otherwise, whether there is such a thing or not."""
     if dev.is_block or load32(&dev.cannot_reserve) or offset > dev.size or length > dev.size - offset:
         return 0
@@ -223,7 +229,14 @@ cdef int reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil
 
 
 cdef int device_reserve(device_t *dev, uint64_t offset, uint64_t length) noexcept nogil:
-    return count_error(dev, reserve(dev, offset, length))
+    return count_error(dev, device_try_reserve(dev, offset, length))
+
+
+cdef uint64_t device_room(device_t *dev) noexcept nogil:
+    cdef statvfs found
+    if fstatvfs(dev.fd, &found):
+        return 0
+    return <uint64_t> found.f_bavail * found.f_frsize
 
 
 cdef bint device_can_reserve(device_t *dev) noexcept nogil:
@@ -415,6 +428,7 @@ cdef class Device:
         self.dev.is_block = stat.S_ISBLK(mode)
         self.dev.read_only = read_only
         self.dev.write_piece = write_piece(fd, self.dev.is_block)
+        self.dev.slow_holes = not self.dev.is_block and is_on_ext4(fd)
 
     def _claim_block_device(self, str path, int fd):
         """Refuses a block device that is mounted or otherwise held (O_EXCL tells)."""

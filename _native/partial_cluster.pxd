@@ -52,8 +52,9 @@ cdef int store_complete(store_t *store, bint again, blob_t *spared) noexcept nog
 cdef void partials_hold(store_t *store) noexcept nogil
 cdef void partials_allow(store_t *store) noexcept nogil
 # With the gate closed and commit_lock held, this and the next. Afterwards there are none, other
-# than those of `spared` (or NULL), or no memory or space for that (-ENOMEM, -ENOSPC). Anything else that keeps a cluster from being completed loses what
-# was written to it, as a write that the device refused: every later flush of its blob says so.
+# than those of `spared` (or NULL), or no memory or space for that (-ENOMEM, -ENOSPC). Anything
+# else that keeps a cluster from being completed loses what was written to it, as a write that
+# the device refused: every later flush of its blob says so.
 cdef int partials_end(store_t *store, blob_t *spared) noexcept nogil
 # Of a blob that is no more: nothing is copied, the device's clusters are free.
 cdef void partials_drop(blob_t *blob) noexcept nogil

@@ -32,6 +32,9 @@ static inline uint32_t sub32(uint32_t *p, uint32_t v) {
 static inline uint32_t swap32(uint32_t *p, uint32_t v) {
     return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);
 }
+static inline int cas32(uint32_t *p, uint32_t expected, uint32_t v) {
+    return __atomic_compare_exchange_n(p, &expected, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
 static inline uint8_t swap8(uint8_t *p, uint8_t v) {
     return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);
 }

@@ -31,6 +31,7 @@ cdef extern from "sync.h" nogil:
     uint32_t add32(uint32_t *p, uint32_t v) noexcept
     uint32_t sub32(uint32_t *p, uint32_t v) noexcept
     uint32_t swap32(uint32_t *p, uint32_t v) noexcept
+    int cas32(uint32_t *p, uint32_t expected, uint32_t v) noexcept
     uint8_t load8(const uint8_t *p) noexcept
     uint8_t swap8(uint8_t *p, uint8_t v) noexcept
     void store8(uint8_t *p, uint8_t v) noexcept

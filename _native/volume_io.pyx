@@ -39,6 +39,7 @@ from lvolfs._native.device cimport (
     device_zero,
 )
 from lvolfs._native.faults cimport FAULT_LOST_MARK, FAULT_SHORT_WRITE
+from lvolfs._native.fresh_clusters cimport fresh_add, fresh_has, fresh_reserve
 from lvolfs._native.io_stats cimport io_stat_end, io_ticks
 from lvolfs._native.partial_cluster cimport (
     blob_complete,
@@ -282,6 +283,8 @@ cdef int fill_first(
     if rc == -EOPNOTSUPP:
         rc = fill_new_cluster(blob, c, new, start, data, length)
         if rc == 0:
+            if data != NULL and length < blob.store.cluster_size:
+                fresh_add(&blob.store.fresh, blob.store.dev, new)
             map_set_own(blob, c, new)
             add32(&blob.owned, 1)
             if not blob.store.faults & FAULT_LOST_MARK:
@@ -334,6 +337,8 @@ cdef int write_owned(
     if data == NULL:
         rc = device_zero(store.dev, at, length)
     else:
+        if fresh_has(&store.fresh, own):
+            fresh_reserve(&store.fresh, store.dev, own, store.cluster_size)
         rc = device_pwrite(store.dev, data, length, at)
     mark_written(store)
     return rc

@@ -23,8 +23,10 @@ cdef enum:
     WITHOUT = 1 << 20
 
 
-cdef uint64_t write_piece(int fd, bint is_block) noexcept nogil:
+cdef bint is_on_ext4(int fd) noexcept nogil:
     cdef statfs found
-    if is_block or (fstatfs(fd, &found) == 0 and found.f_type == EXT4_SUPER_MAGIC):
-        return WITH_BUFFER_HEADS
-    return WITHOUT
+    return fstatfs(fd, &found) == 0 and found.f_type == EXT4_SUPER_MAGIC
+
+
+cdef uint64_t write_piece(int fd, bint is_block) noexcept nogil:
+    return WITH_BUFFER_HEADS if is_block or is_on_ext4(fd) else WITHOUT
