@@ -77,6 +77,7 @@ ctypedef struct store_t:
     uint32_t written            # data written in place since the last data barrier
     uint32_t partial_clusters   # of all blobs
     uint32_t partial_holds      # who wants no more of them, see partials_hold
+    uint32_t effective_maps     # blobs whose `effective` is not NULL
     uint32_t closed             # no request is served any more
     uint32_t discarding         # commits whose freed clusters are not given back yet
     pthread_t flusher

@@ -188,11 +188,12 @@ cdef void forget_effective(blob_t *blob) noexcept nogil:
             free(blob.effective[i])
     lazy_array_free(blob.effective, blob.extent_room * sizeof(uint32_t *))
     blob.effective = NULL
+    sub32(&blob.store.effective_maps, 1)
 
 
 cdef void map_forget_effective(store_t *store) noexcept nogil:
     cdef blob_t *blob = store.blobs
-    while blob != NULL:
+    while blob != NULL and load32(&store.effective_maps):
         forget_effective(blob)
         blob = blob.next
 
@@ -242,7 +243,9 @@ cdef void remember(blob_t *blob, uint32_t c, uint32_t found) noexcept nogil:
         effective = <uint32_t **> lazy_array_new(size)
         if effective == NULL:
             return
-        if not cas_pointer(<void **> &blob.effective, NULL, effective):
+        if cas_pointer(<void **> &blob.effective, NULL, effective):
+            add32(&blob.store.effective_maps, 1)
+        else:
             lazy_array_free(effective, size)
             effective = <uint32_t **> load_pointer(<void **> &blob.effective)
     known = <uint32_t *> load_pointer(<void **> &effective[extent])

@@ -93,6 +93,16 @@ cdef void commit_set_reserve(store_t *store) noexcept nogil:
     store32(&store.page_reserve, longest + 1 if store.blobs != NULL else 0)
 
 
+cdef void follow_chain(store_t *store, uint32_t before, uint32_t after) noexcept nogil:
+    """The reserve is that of the longest chain. A blob has `after` continuation pages instead of
+    `before`: all others are looked at only where it may have been the longest."""
+    cdef uint32_t reserve = load32(&store.page_reserve)
+    if after + 1 >= reserve:
+        store32(&store.page_reserve, after + 1)
+    elif before + 1 == reserve:
+        commit_set_reserve(store)
+
+
 # -- writing, in order
 
 cdef int barrier(store_t *store) noexcept nogil:
@@ -185,18 +195,18 @@ cdef void adopt_chains(capture_t *capture) noexcept nogil:
     """The roots are durable: the old continuation pages are nobody's now."""
     cdef chain_write_t *chain
     cdef blob_t *blob
-    cdef uint32_t i, k
+    cdef uint32_t before, i, k
     for i in range(capture.chain_count):
         chain = &capture.chains[i]
         blob = chain.blob
+        before = continuation_pages(blob)
         for k in range(1, blob.chain_length):
             zero_and_release_page(capture.store, blob.chain[k])
         free(blob.chain)
         blob.chain = chain.indices
         blob.chain_length = chain.image.count
         chain.indices = NULL
-    if capture.chain_count:
-        commit_set_reserve(capture.store)
+        follow_chain(capture.store, before, continuation_pages(blob))
 
 
 cdef bint has_pages(capture_t *capture) noexcept nogil:
@@ -314,7 +324,9 @@ cdef int commit_run(commit_t *commit, bint take_freed) noexcept nogil:
         )
     blob = store.blobs
     while blob != NULL and rc == 0:
-        rc = capture_blob(&commit.capture, blob, False)
+        # A look first: taking the mark of each would write to the memory of all.
+        if load32(&blob.map_dirty):
+            rc = capture_blob(&commit.capture, blob, False)
         blob = blob.next
     if rc == -ENOSPC:
         capture_drop(&commit.capture)
@@ -357,7 +369,8 @@ cdef void commit_forget(blob_t *blob) noexcept nogil:
     while at[0] != NULL:
         if at[0] == blob:
             at[0] = blob.next
-            commit_set_reserve(store)
+            if store.blobs == NULL or continuation_pages(blob):
+                commit_set_reserve(store)
             blob_put(blob)
             return
         at = &at[0].next
