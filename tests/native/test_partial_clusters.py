@@ -225,6 +225,7 @@ def test_a_volume_whose_parent_is_lost_can_be_deleted(blob: Blob) -> None:
     with engine.exclusive(doomed=blob):
         engine.destroy(blob)
     engine.flush()
+    assert engine.device.counters["errors"] == 0
 
 
 def test_a_full_store_refuses_the_write_itself(make_engine: MakeEngine) -> None:
